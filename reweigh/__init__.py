@@ -1,0 +1,1 @@
+"""Train policies from trajectories that older policies sampled, by importance weighting."""

@@ -1,0 +1,179 @@
+"""Gymnasium environments as the rest of the package meets them.
+
+Bounds of continuous actions belong to the environment here, not to the policy: an action is
+rescaled from [-1, 1] to the environment's bounds and clipped at them inside the environment, and
+the log keeps the action that the policy sampled. Its density is then a plain one, without the
+log-prob errors that squashing makes at the bounds.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from reweigh.data.trajectories import ArraySpec, TrajectorySchema
+
+SUPPORTED = "Box or Discrete observations, and Box (floating point) or Discrete actions"
+
+
+def make(environment: str) -> gym.Env:
+    """Make an environment by its Gymnasium id (`module:id` imports the module first).
+
+    Box actions: the policy's [-1, 1] is stretched over finite bounds, and anything outside the
+    bounds is clipped. Discrete actions count from 0.
+
+    Raises:
+        ValueError: unknown id, a package that is not installed, or an unsupported space; the
+            message says what to do.
+    """
+    try:
+        env = gym.make(environment, disable_env_checker=True)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{environment}: no module named {error.name!r}; {_install(environment)}") from None
+    except gym.error.DependencyNotInstalled:
+        raise ValueError(f"{environment} needs a package that is not here; {_install(environment)}") from None
+    except gym.error.Error as error:
+        raise ValueError(
+            f"{environment!r} is not an environment that Gymnasium knows: {_one_line(error)} "
+            "An environment of your own is named `module:id`, its module registering the id."
+        ) from None
+    return _with_plain_actions(env, environment)
+
+
+def _install(environment: str) -> str:
+    """Say how to install what an environment needs."""
+    module, _, name = environment.rpartition(":")
+    if module and name not in gym.registry:
+        return f"is {module!r} importable from this folder?"
+    entry_point = str(gym.spec(name).entry_point)
+    for extra in ("mujoco", "box2d"):
+        if f".{extra}" in entry_point:
+            return f'pip install "reweigh[{extra}]"'
+    return f"install the package that provides {entry_point!r}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _with_plain_actions(env: gym.Env, environment: str) -> gym.Env:
+    observation, action = env.observation_space, env.action_space
+    if not isinstance(observation, spaces.Box | spaces.Discrete):
+        raise ValueError(f"{environment} has observations {observation}; supported: {SUPPORTED}")
+    if isinstance(action, spaces.Discrete):
+        if action.start == 0:
+            return env
+        first = int(action.start)
+        plain = spaces.Discrete(int(action.n))
+        return gym.wrappers.TransformAction(env, lambda index: index + first, plain)
+    if not isinstance(action, spaces.Box) or not np.issubdtype(action.dtype, np.floating):
+        raise ValueError(f"{environment} has actions {action}; supported: {SUPPORTED}")
+    if action.is_bounded():
+        one = action.dtype.type(1)
+        env = gym.wrappers.RescaleAction(env, -one, one)
+    return gym.wrappers.ClipAction(env)
+
+
+def schema(environment: str, env: gym.Env) -> TrajectorySchema:
+    """Describe the rows that a log of this environment holds."""
+    observation, action = env.observation_space, env.action_space
+    assert observation.shape is not None
+    assert action.shape is not None
+    return TrajectorySchema(
+        environment=environment,
+        observation=ArraySpec(str(observation.dtype), tuple(observation.shape)),
+        action=ArraySpec(str(action.dtype), tuple(action.shape)),
+        discrete_actions=isinstance(action, spaces.Discrete),
+    )
+
+
+def policy_description(env: gym.Env, hidden: Sequence[int]) -> str:
+    """Describe the built-in policy for an environment, as `policy.build` reads it."""
+    observation, action = env.observation_space, env.action_space
+    if isinstance(action, spaces.Discrete):
+        kind = {"kind": "categorical", "actions": int(action.n)}
+    else:
+        kind = {"kind": "gaussian", "action_shape": list(action.shape or ())}
+    return json.dumps(
+        {
+            **kind,
+            "observation_shape": list(observation.shape or ()),
+            "observation_classes": observation_classes(observation),
+            "hidden": list(hidden),
+        }
+    )
+
+
+def observation_classes(space: spaces.Space) -> int:
+    """Return the number of values of a Discrete observation, 0 for a Box."""
+    return int(space.n) if isinstance(space, spaces.Discrete) else 0
+
+
+def episode_seed(run_seed: int, episode: int) -> int:
+    """Return the seed of an episode's reset: a function of the run's seed and its number alone."""
+    return int(np.random.SeedSequence([run_seed, episode]).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where one of the parallel environments stands: its episode, and the actions it has taken."""
+
+    episode: int
+    actions: Sequence[Any] = ()
+
+
+class SeededEpisodes(gym.Wrapper):
+    """Play episodes number `slot.episode`, then every `stride`-th, each reset by its own seed.
+
+    The first reset replays the slot's actions, so that a resumed run goes on mid-episode. An
+    exception in `step` truncates the episode and is told in `info["raised"]`.
+    """
+
+    def __init__(self, env: gym.Env, *, run_seed: int, slot: Slot, stride: int):
+        super().__init__(env)
+        self._run_seed = run_seed
+        self._next_episode = slot.episode
+        self._stride = stride
+        self._replay = list(slot.actions)
+        self._observation: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Begin the next episode with its own seed; the argument `seed` is not used."""
+        del seed
+        own = episode_seed(self._run_seed, self._next_episode)
+        self._next_episode += self._stride
+        self._observation, info = self.env.reset(seed=own, options=options)
+        for action in self._replay:
+            self._observation, *_, info = self.env.step(action)
+        self._replay = []
+        return self._observation, info
+
+    def step(self, action: Any) -> Any:
+        """Step; if the environment raises, end the episode where it stood."""
+        try:
+            result = self.env.step(action)
+        except Exception as error:  # the environment is foreign code: anything may come out of it
+            raised = f"{type(error).__name__}: {_one_line(error)}"
+            return self._observation, 0.0, False, True, {"raised": raised}
+        self._observation = result[0]
+        return result
+
+
+def make_vector(
+    environment: str,
+    *,
+    seed: int,
+    slots: Sequence[Slot],
+    autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+) -> SyncVectorEnv:
+    """Make one environment a slot, side by side, each episode seeded by its number."""
+
+    def of(slot: Slot) -> gym.Env:
+        return SeededEpisodes(make(environment), run_seed=seed, slot=slot, stride=len(slots))
+
+    return SyncVectorEnv([lambda s=s: of(s) for s in slots], autoreset_mode=autoreset_mode)

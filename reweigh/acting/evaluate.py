@@ -1,0 +1,54 @@
+"""Evaluation: the greedy policy's returns, on episodes that training never meets and never counts."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from reweigh.acting.environments import make
+
+# Evaluation draws its reset seeds from streams of their own.
+_EVALUATION = 0x5EED
+
+
+def evaluate(
+    policy: nn.Module, environment: str, *, episodes: int, seed: int, parallel: int = 25
+) -> np.ndarray:
+    """Return the undiscounted returns `[episodes]` of the policy's mode, pi's most likely action.
+
+    Episode i is reset with a seed that depends on `seed` and i alone.
+    """
+    envs = [make(environment) for _ in range(min(parallel, episodes))]
+    returns = np.zeros(episodes)
+    waiting = iter(range(episodes))
+    playing = []  # (environment, episode, observation)
+    try:
+        for env in envs:
+            episode = next(waiting)
+            playing.append((env, episode, _begin(env, seed, episode)))
+        while playing:
+            actions = greedy(policy, np.stack([observation for *_, observation in playing]))
+            going = []
+            for (env, episode, _), action in zip(playing, actions, strict=True):
+                observation, reward, terminated, truncated, _ = env.step(action)
+                returns[episode] += float(reward)
+                if not (terminated or truncated):
+                    going.append((env, episode, observation))
+                elif (following := next(waiting, None)) is not None:
+                    going.append((env, following, _begin(env, seed, following)))
+            playing = going
+    finally:
+        for env in envs:
+            env.close()
+    return returns
+
+
+def greedy(policy: nn.Module, observations: np.ndarray) -> np.ndarray:
+    """Return the mode of pi(. | s) for each observation of the batch."""
+    with torch.no_grad():
+        return policy(torch.from_numpy(observations)).mode.numpy()
+
+
+def _begin(env, seed: int, episode: int) -> np.ndarray:  # noqa: ANN001
+    stream = np.random.SeedSequence([_EVALUATION, seed, episode])
+    observation, _ = env.reset(seed=int(stream.generate_state(1)[0]))
+    return observation

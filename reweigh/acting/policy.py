@@ -1,0 +1,182 @@
+"""Policies: modules that map a batch of observations to a distribution over actions.
+
+Anything that is a `torch.nn.Module` and returns a `torch.distributions.Distribution` is a policy;
+the two here are what `reweigh train` builds by itself.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, Normal
+
+
+class Policy(Protocol):
+    """A module from observations `[B, *observation]` to a distribution over `B` actions."""
+
+    def __call__(self, observations: Tensor, /) -> Distribution:
+        """Return pi(. | s) for each observation of the batch."""
+        ...
+
+
+class OneHot(nn.Module):
+    """Encode discrete observations `[B]` as one-hot vectors `[B, classes]`."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return float32 `[B, classes]`."""
+        return nn.functional.one_hot(observations.long(), self.classes).float()
+
+
+class Flatten(nn.Module):
+    """Flatten observations `[B, *shape]` to float32 `[B, size]`."""
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return float32 `[B, size]`."""
+        return observations.flatten(1).float()
+
+
+def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def multilayer_perceptron(
+    observation_shape: Sequence[int],
+    observation_classes: int,
+    hidden: Sequence[int],
+    outputs: int,
+    *,
+    output_gain: float,
+) -> nn.Sequential:
+    """Build tanh layers with orthogonal weights on a flattened or one-hot observation.
+
+    A small `output_gain` starts a policy close to uniform, so that its first importance weights
+    are close to 1 (Andrychowicz et al. 2021, section 3.2).
+    """
+    size = observation_classes or math.prod(observation_shape)
+    layers: list[nn.Module] = [OneHot(observation_classes) if observation_classes else Flatten()]
+    for width in hidden:
+        layers += [_linear(size, width, math.sqrt(2)), nn.Tanh()]
+        size = width
+    return nn.Sequential(*layers, _linear(size, outputs, output_gain))
+
+
+class CategoricalPolicy(nn.Module):
+    """pi(a | s) = softmax(f(s))_a for `actions` discrete actions, f a multilayer perceptron.
+
+    `observation_classes` is the number of values of a discrete observation, 0 for a Box.
+    """
+
+    def __init__(
+        self,
+        observation_shape: Sequence[int],
+        observation_classes: int,
+        actions: int,
+        hidden: Sequence[int],
+    ):
+        super().__init__()
+        self.logits = multilayer_perceptron(
+            observation_shape, observation_classes, hidden, actions, output_gain=0.01
+        )
+
+    def forward(self, observations: Tensor) -> Categorical:
+        """Return a Categorical with batch shape `[B]`."""
+        # A NaN is reported by whoever acts, with the policy's version; validation here would
+        # print the tensor instead, and costs a third of a small policy's forward pass.
+        return Categorical(logits=self.logits(observations), validate_args=False)
+
+
+class GaussianPolicy(nn.Module):
+    """pi(a | s) = Normal(f(s), diag(exp(log_std))²), f a multilayer perceptron.
+
+    The density is that of the action before any bound of the environment is applied (see
+    `environments.make`), so log-probs are exact everywhere, the bounds included.
+    """
+
+    def __init__(
+        self,
+        observation_shape: Sequence[int],
+        observation_classes: int,
+        action_shape: Sequence[int],
+        hidden: Sequence[int],
+    ):
+        super().__init__()
+        self.mean = multilayer_perceptron(
+            observation_shape,
+            observation_classes,
+            hidden,
+            math.prod(action_shape),
+            output_gain=0.01,
+        )
+        self.log_std = nn.Parameter(torch.zeros(*action_shape))
+
+    def forward(self, observations: Tensor) -> Independent:
+        """Return an Independent Normal with batch shape `[B]` and event shape `action_shape`."""
+        mean = self.mean(observations).unflatten(-1, self.log_std.shape)
+        normal = Normal(mean, self.log_std.exp().expand_as(mean), validate_args=False)
+        return Independent(normal, self.log_std.ndim, validate_args=False)
+
+
+class ValueFunction(nn.Module):
+    """V(s) = mean + deviation * f(s), f a multilayer perceptron of the same shape as the policies'.
+
+    Mean and deviation are those of the returns it is fitted to, so that f learns numbers around 1
+    whatever the environment's rewards are.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, observation_shape: Sequence[int], observation_classes: int, hidden: Sequence[int]
+    ):
+        super().__init__()
+        self.standardised = multilayer_perceptron(
+            observation_shape, observation_classes, hidden, 1, output_gain=1.0
+        )
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return values `[B]`."""
+        return self.mean + self.deviation * self.standardised(observations).squeeze(-1)
+
+    @torch.no_grad()
+    def standardise(self, returns: Tensor) -> None:
+        """Take mean and deviation from `returns`, and change the last layer so that V stays as it is.
+
+        van Hasselt et al. 2016 (Pop-Art), equations 2 to 5.
+        """
+        mean = returns.mean().float()
+        deviation = returns.std(correction=0).float().clamp(min=1e-3)
+        last = self.standardised[-1]
+        assert isinstance(last, nn.Linear)
+        last.weight.mul_(self.deviation / deviation)
+        last.bias.mul_(self.deviation).add_(self.mean - mean).div_(deviation)
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+
+
+BUILT_IN = {"categorical": CategoricalPolicy, "gaussian": GaussianPolicy}
+
+
+def build(description: str) -> nn.Module:
+    """Build the policy that a description names: JSON of `kind` and the constructor's arguments.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    arguments: dict[str, Any] = json.loads(description)
+    kind = arguments.pop("kind")
+    if kind not in BUILT_IN:
+        raise ValueError(f"policy kind {kind!r} is not one of {sorted(BUILT_IN)}")
+    return BUILT_IN[kind](**arguments)

@@ -1,0 +1,108 @@
+"""How healthy weights are: numbers for people and for decisions. Nothing here has a gradient."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from reweigh.core.segments import Segments
+from reweigh.core.weights import log_sum_by_time
+
+
+class WeightSummary(NamedTuple):
+    """Weights in five numbers."""
+
+    effective_sample_size: float
+    """Kish's, between 0 and `sample_size`."""
+    sample_size: int
+    """How many weights."""
+    mean: float
+    """Of the plain weights: 1 in expectation, since a weight is a ratio of two densities."""
+    standard_error: float
+    """Of the mean: a mean many of these away from 1 says the log-probabilities are wrong."""
+    maximum: float
+    """The largest weight."""
+
+
+@torch.no_grad()
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """Kish's effective sample size `(Σ w)² / Σ w²` of a set of weights (Kish 1965).
+
+    How many equally weighted samples have the variance that these have; about `n / E[w²]`.
+
+    Args:
+        log_weights: `[n]`, of existing steps or of episodes; a shift changes nothing.
+
+    Returns:
+        Scalar float64 in [0, n]: `n` for equal weights, 0 for none or all zero.
+    """
+    log_weights = log_weights.double()
+    highest = log_weights.max() if log_weights.numel() else log_weights.new_tensor(-torch.inf)
+    if highest == -torch.inf:
+        return log_weights.new_zeros(())
+    weights = (log_weights - highest).exp()
+    return weights.sum().square() / weights.square().sum()
+
+
+@torch.no_grad()
+def ess_by_time(log_weights: Tensor, segments: Segments) -> Tensor:
+    """Effective sample size at each time, over all N episodes; ended ones keep their last weight.
+
+    Args:
+        log_weights: `[S]`.
+        segments: Where the episodes lie; whole episodes.
+
+    Returns:
+        `[T]` float64, each in [0, N].
+
+    Raises:
+        ValueError: Another shape; fragments.
+    """
+    log_weights = segments.read("log_weights", log_weights)
+    log_sum = log_sum_by_time(log_weights, segments)
+    log_sum_of_squares = log_sum_by_time(2 * log_weights, segments)
+    return torch.where(log_sum == -torch.inf, 0.0, (2 * log_sum - log_sum_of_squares).exp())
+
+
+@torch.no_grad()
+def weight_summary(log_weights: Tensor) -> WeightSummary:
+    """Summarises a set of weights.
+
+    Args:
+        log_weights: `[n]`, of existing steps or of episodes, not self-normalised.
+
+    Raises:
+        ValueError: No weights.
+    """
+    if log_weights.numel() == 0:
+        raise ValueError("there are no weights to summarise: log_weights is empty")
+    weights = log_weights.double().exp()
+    sample_size = weights.numel()
+    return WeightSummary(
+        effective_sample_size=float(effective_sample_size(log_weights)),
+        sample_size=sample_size,
+        mean=float(weights.mean()),
+        standard_error=float(weights.std(correction=0) / sample_size**0.5),
+        maximum=float(weights.max()),
+    )
+
+
+@torch.no_grad()
+def approximate_kl(log_ratios: Tensor, segments: Segments) -> Tensor:
+    """Estimates `KL(π_φ ‖ π_θ)`, behaviour to target, in nats: mean of `ρ_t - 1 - log ρ_t`.
+
+    Averaged over all existing steps. Unbiased for the behaviour's states, never negative, and of
+    lower variance than the mean of `-log ρ_t` (Schulman 2020, "Approximating KL divergence", k3).
+
+    Args:
+        log_ratios: `[S]`.
+        segments: Where the episodes lie.
+
+    Returns:
+        Scalar float64, 0 for equal policies and for no steps.
+
+    Raises:
+        ValueError: Another shape.
+    """
+    log_ratios = segments.read("log_ratios", log_ratios)
+    return (log_ratios.expm1() - log_ratios).sum() / segments.inside.sum().clamp(min=1)

@@ -1,0 +1,48 @@
+"""Log-ratios of the target policy to the behaviour policy: where every importance weight begins."""
+
+import torch
+from torch import Tensor
+
+from reweigh import contracts
+from reweigh.core.segments import Segments
+
+
+def log_ratios(log_prob_target: Tensor, log_prob_behaviour: Tensor, segments: Segments) -> Tensor:
+    """Per-step log-ratio `log ρ_t = log π_θ(a_t|s_t) - log π_φ(a_t|s_t)`, in nats.
+
+    Differentiable in `log_prob_target`; the behaviour is a constant. On the CPU the values are
+    checked; on an accelerator the check would stall it, and a NaN reaches the loss instead.
+
+    Args:
+        log_prob_target: `[S]` float32 or float64, under the policy being trained. `-inf` (an action
+            it never takes) is legal: the weight is 0.
+        log_prob_behaviour: `[S]` float32 or float64, under the policy that sampled the actions.
+        segments: Where the episodes lie.
+
+    Returns:
+        `[S]` float64, 0 where no step exists. Equal arguments give 0.
+
+    Raises:
+        ValueError: Another shape; half precision; a NaN, `+inf`, or `-inf` under the behaviour.
+    """
+    target = segments.read("log_prob_target", log_prob_target)
+    behaviour = segments.read("log_prob_behaviour", log_prob_behaviour).detach()
+    contracts.precise("log_prob_target", log_prob_target)
+    contracts.precise("log_prob_behaviour", log_prob_behaviour)
+    if target.device.type == "cpu":
+        _refuse("log_prob_target", target, target.isnan() | (target == torch.inf), segments)
+        _refuse("log_prob_behaviour", behaviour, ~behaviour.isfinite(), segments)
+    return target - behaviour
+
+
+def _refuse(name: str, log_prob: Tensor, bad: Tensor, segments: Segments) -> None:
+    if not bool(bad.any()):
+        return
+    first = int(bad.nonzero()[0])
+    episode = int(segments.episode[first])
+    step = int(segments.time[first] - segments.time_start[episode])
+    raise ValueError(
+        f"{name} is {float(log_prob[first])} at step {step} of episode {episode} "
+        f"({int(bad.sum())} such steps): an action that was taken has a finite log-probability; "
+        "mask the step, or compute its log-probability again"
+    )

@@ -1,0 +1,65 @@
+"""The two recurrences over time that everything else is made of.
+
+Both run in `log2(T)` doubling passes over the flat axis (Hillis and Steele 1986), so there is no
+Python loop over time. A hole is the recurrence's neutral element, and no pass reads across an
+episode's boundary. Both are differentiable.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from reweigh.core.segments import Segments
+
+
+def prefix_sum(x: Tensor, segments: Segments) -> Tensor:
+    """Sum of each step and the steps before it: `y_t = Σ_{k≤t} x_k`.
+
+    Nothing is subtracted, unlike the difference of two global cumulative sums, so `-inf` in one
+    episode reaches neither another episode nor its own earlier steps.
+
+    Args:
+        x: `[S]` float64.
+        segments: Where the episodes lie.
+
+    Returns:
+        `[S]`.
+    """
+    total = segments.fill(x)
+    for stride in _strides(segments):
+        earlier = torch.where(segments.offset >= stride, total.roll(stride), 0.0)
+        total = total + earlier
+    return segments.fill(total)
+
+
+def linear_recurrence(x: Tensor, a: Tensor, segments: Segments) -> Tensor:
+    """Backward first-order recurrence `y_t = x_t + a_t y_{t+1}`, with `y = 0` after the last step.
+
+    Discounted returns, λ-returns, GAE and V-trace are this recurrence with different `x` and `a`.
+    Products of consecutive `a` are formed and must not overflow.
+
+    Args:
+        x: `[S]` float64.
+        a: `[S]` float64. Its value at an episode's last step does not matter.
+        segments: Where the episodes lie.
+
+    Returns:
+        `[S]`. With `a = 0` it is `x`; with `a = 1`, the sum of what remains.
+    """
+    value = segments.fill(x)
+    product = segments.fill(a.masked_fill(segments.is_last, 0.0), 1.0)
+    for stride in _strides(segments):
+        # Masked before it is multiplied: what lies across a boundary may be infinite, and 0 * inf
+        # is NaN, in the value or in its gradient.
+        reaches = segments.remaining >= stride
+        value = value + product * torch.where(reaches, value.roll(-stride), 0.0)
+        product = product * torch.where(reaches, product.roll(-stride), 0.0)
+    return segments.fill(value)
+
+
+def _strides(segments: Segments) -> Iterator[int]:
+    stride = 1
+    while stride < segments.longest:
+        yield stride
+        stride *= 2

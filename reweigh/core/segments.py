@@ -1,0 +1,253 @@
+"""Where episodes lie in a flat time axis.
+
+Every tensor of steps in this package is flat, `[S]`, and a `Segments` says which stretch of it is
+which episode. Packed trajectories (all episodes end to end) and a padded batch `[B, T]` seen
+through `x.flatten()` are the same thing with other numbers.
+
+**A masked step does not exist.** Where the mask is False, or no episode covers a position, every
+function gives what it would give with that step deleted (time counts existing steps), returns 0 at
+the position, and neither value nor gradient depends on what lies there, be it NaN or infinity.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from reweigh import contracts
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Episodes as stretches of a flat time axis of `S` positions.
+
+    Episodes may lie anywhere, in any order, and may be empty (an empty episode counts in `N`), but
+    may not overlap. `Segments.packed` and `Segments.padded` build the two usual layouts.
+
+    Raises:
+        ValueError: No episode, an overlap, a bound outside the axis, or a wrong shape or dtype.
+    """
+
+    start: Tensor
+    """`[N]` int64: first position of each episode."""
+    stop: Tensor
+    """`[N]` int64: one past its last position."""
+    mask: Tensor
+    """`[S]` bool: positions that exist; False is padding or a hole inside an episode."""
+    time_start: Tensor
+    """`[N]` int64: time of the first step; above 0 for a fragment that starts mid-episode."""
+
+    def __post_init__(self):
+        count, size = self.start.numel(), self.mask.numel()
+        for name in ("start", "stop", "time_start"):
+            x = getattr(self, name)
+            contracts.vector(name, x, count, "episode")
+            if x.dtype != torch.int64:
+                raise ValueError(f"{name} must be int64, got {x.dtype}")
+        contracts.vector("mask", self.mask, size, "position")
+        if self.mask.dtype != torch.bool:
+            raise ValueError(
+                f"mask must be bool, got {self.mask.dtype}: compare it, as in mask > 0"
+            )
+        if count == 0:
+            raise ValueError("segments need at least one episode, got none")
+        if bool((self.time_start < 0).any()):
+            raise ValueError(f"time_start must not be negative, got {int(self.time_start.min())}")
+        outside = (self.start < 0) | (self.stop < self.start) | (self.stop > size)
+        if bool(outside.any()):
+            i = int(outside.nonzero()[0])
+            raise ValueError(
+                f"episode {i} spans positions {int(self.start[i])} to {int(self.stop[i])}, "
+                f"which do not lie in order within the {size} positions of the mask"
+            )
+        occupied = (self.stop > self.start).nonzero().squeeze(1)
+        occupied = occupied[self.start[occupied].argsort()]
+        overlap = self.stop[occupied][:-1] > self.start[occupied][1:]
+        if bool(overlap.any()):
+            i = int(overlap.nonzero()[0])
+            raise ValueError(f"episodes {int(occupied[i])} and {int(occupied[i + 1])} overlap")
+
+    @classmethod
+    def packed(
+        cls,
+        lengths: Tensor | Sequence[int],
+        *,
+        mask: Tensor | None = None,
+        time_start: Tensor | None = None,
+    ) -> Self:
+        """Episodes of the given lengths `[N]`, end to end: `S = sum(lengths)`."""
+        lengths = _lengths(lengths)
+        stop = lengths.cumsum(0)
+        return cls._build(stop - lengths, stop, int(lengths.sum()), mask, time_start)
+
+    @classmethod
+    def padded(
+        cls,
+        lengths: Tensor | Sequence[int],
+        horizon: int,
+        *,
+        mask: Tensor | None = None,
+        time_start: Tensor | None = None,
+    ) -> Self:
+        """Episodes of the given lengths `[N]`, each in its own row of `horizon` positions.
+
+        `S = N * horizon`: a batch `[N, horizon]` passes `x.flatten()`, and a mask likewise.
+
+        Raises:
+            ValueError: An episode longer than the horizon.
+        """
+        lengths = _lengths(lengths)
+        if lengths.numel() and int(lengths.max()) > horizon:
+            raise ValueError(f"an episode of {int(lengths.max())} steps exceeds horizon={horizon}")
+        start = torch.arange(lengths.numel(), device=lengths.device) * horizon
+        return cls._build(start, start + lengths, lengths.numel() * horizon, mask, time_start)
+
+    @classmethod
+    def _build(cls, start, stop, size, mask, time_start) -> Self:
+        if mask is None:
+            mask = torch.ones(size, dtype=torch.bool, device=start.device)
+        contracts.vector("mask", mask, size, "position")
+        return cls(start, stop, mask, torch.zeros_like(start) if time_start is None else time_start)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same segments on another device."""
+        fields = (self.start, self.stop, self.mask, self.time_start)
+        return type(self)(*(x.to(device) for x in fields))
+
+    def __len__(self) -> int:
+        """`N`, the number of episodes, empty ones included."""
+        return self.start.numel()
+
+    @property
+    def size(self) -> int:
+        """`S`, the number of positions, padding included."""
+        return self.mask.numel()
+
+    @cached_property
+    def longest(self) -> int:
+        """Positions that the longest episode spans."""
+        return int((self.stop - self.start).max())
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """`[N]` int64: existing steps of each episode."""
+        return self.inside.new_zeros(len(self), dtype=torch.int64).index_add(
+            0, self.episode, self.inside.long()
+        )
+
+    @cached_property
+    def has_fragments(self) -> bool:
+        """Whether any episode starts after time 0."""
+        return bool((self.time_start > 0).any())
+
+    @cached_property
+    def _cover(self) -> tuple[Tensor, Tensor]:
+        """Positions covered by episodes, and the episode at each of them."""
+        spans = self.stop - self.start
+        owner = torch.arange(len(self), device=spans.device).repeat_interleave(spans)
+        rank = torch.arange(owner.numel(), device=spans.device)
+        return rank + (self.start - (spans.cumsum(0) - spans))[owner], owner
+
+    def _place(self, covered: Tensor) -> Tensor:
+        """Numbers of the covered positions, in a tensor `[S]` that is 0 elsewhere."""
+        positions, _ = self._cover
+        return torch.zeros_like(self.mask, dtype=torch.int64).index_copy(0, positions, covered)
+
+    @cached_property
+    def episode(self) -> Tensor:
+        """`[S]` int64: the episode that covers each position (0 where none does)."""
+        _, owner = self._cover
+        return self._place(owner)
+
+    @cached_property
+    def inside(self) -> Tensor:
+        """`[S]` bool: positions where a step exists."""
+        positions, _ = self._cover
+        return torch.zeros_like(self.mask).index_fill(0, positions, True) & self.mask
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """`[S]` int64: positions of the episode before this one, holes counted."""
+        positions, owner = self._cover
+        return self._place(positions - self.start[owner])
+
+    @cached_property
+    def remaining(self) -> Tensor:
+        """`[S]` int64: positions of the episode after this one, holes counted."""
+        positions, owner = self._cover
+        return self._place(self.stop[owner] - 1 - positions)
+
+    @cached_property
+    def _following(self) -> Tensor:
+        """`[S]` int64: position of the episode's next existing step (its own at the last)."""
+        here = self.inside.nonzero().squeeze(1)
+        after = torch.where(self.episode[here[1:]] == self.episode[here[:-1]], here[1:], here[:-1])
+        following = torch.arange(self.size, device=self.mask.device)
+        return following.index_copy(0, here, torch.cat([after, here[-1:]]))
+
+    @cached_property
+    def is_last(self) -> Tensor:
+        """`[S]` bool: the last existing step of each episode."""
+        own = torch.arange(self.size, device=self.mask.device)
+        return self.inside & (self._following == own)
+
+    @cached_property
+    def time(self) -> Tensor:
+        """`[S]` int64: time of each step in its episode (`time_start` counts, holes do not)."""
+        positions, owner = self._cover
+        before = self.inside.cumsum(0) - self.inside.long()
+        time = self.time_start[owner] + before[positions] - before[self.start[owner]]
+        return torch.where(self.inside, self._place(time), 0)
+
+    def fill(self, x: Tensor, value: float = 0.0) -> Tensor:
+        """`x [S]` where a step exists and `value` elsewhere."""
+        return torch.where(self.inside, x, value)
+
+    def read(self, name: str, x: Tensor) -> Tensor:
+        """An argument `[S]` as float64, with 0 where no step exists.
+
+        Every function begins with it: what lies at a masked position is gone before it can meet a
+        product.
+
+        Raises:
+            ValueError: Another shape.
+        """
+        contracts.vector(name, x, self.size, "position")
+        return self.fill(x.double())
+
+    def read_episodes(self, name: str, x: Tensor) -> Tensor:
+        """An argument `[N]` as float64.
+
+        Raises:
+            ValueError: Another shape.
+        """
+        contracts.vector(name, x, len(self), "episode")
+        return x.double()
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Gives every step of an episode the episode's number: `[N]` to `[S]`."""
+        return self.fill(x[self.episode])
+
+    def total(self, x: Tensor) -> Tensor:
+        """Sums over the steps of each episode: `[S]` to `[N]`; 0 for an empty episode."""
+        return x.new_zeros(len(self)).index_add(0, self.episode, self.fill(x))
+
+    def last(self, x: Tensor) -> Tensor:
+        """The value at the last step of each episode: `[S]` to `[N]`; 0 for an empty episode."""
+        return self.total(torch.where(self.is_last, x, 0.0))
+
+    def next(self, x: Tensor, final: Tensor) -> Tensor:
+        """The value at the next step `[S]`, and `final [N]` after an episode's last step."""
+        later = torch.where(self.is_last, final[self.episode], x[self._following])
+        return self.fill(later)
+
+
+def _lengths(given: Tensor | Sequence[int]) -> Tensor:
+    lengths = torch.as_tensor(given)
+    # An empty list becomes a float tensor; it goes on to the error about having no episode.
+    if lengths.dim() != 1 or (lengths < 0).any() or (lengths != lengths.long()).any():
+        raise ValueError(f"lengths must be non-negative integers [N], got {lengths.tolist()}")
+    return lengths.long()

@@ -1,0 +1,78 @@
+"""Per-step objectives to *maximise*, whose gradient is the policy gradient.
+
+The stop-gradient lives here: weights, advantages and centres are constants in all of them.
+"""
+
+import torch
+from torch import Tensor
+
+from reweigh import contracts
+from reweigh.core.segments import Segments
+
+
+def weighted_log_prob(
+    log_prob: Tensor, weights: Tensor, advantages: Tensor, segments: Segments
+) -> Tensor:
+    """`sg(w_t A_t) log π_θ(a_t|s_t)`: its gradient is `w_t A_t ∇log π_θ(a_t|s_t)`.
+
+    Args:
+        log_prob: `[S]` float32 or float64, under the policy being trained: what is differentiated.
+        weights: `[S]`, plain weights (not their logarithms).
+        advantages: `[S]`, any return or advantage.
+        segments: Where the episodes lie.
+
+    Returns:
+        `[S]` float64. Where `w_t A_t` is exactly 0, value and gradient are exactly 0, even if
+        `log_prob` is `-inf`.
+
+    Raises:
+        ValueError: Another shape; a half-precision log-probability.
+    """
+    contracts.precise("log_prob", log_prob)
+    log_prob = segments.read("log_prob", log_prob)
+    coefficient = segments.read("weights", weights) * segments.read("advantages", advantages)
+    coefficient = coefficient.detach()
+    return coefficient * torch.where(coefficient == 0, 0.0, log_prob)
+
+
+def clipped_ratio(
+    log_ratios: Tensor,
+    advantages: Tensor,
+    segments: Segments,
+    *,
+    clip: float,
+    log_centre: Tensor | None = None,
+) -> Tensor:
+    """`min(ρ_t A_t, clip(ρ_t, c_t - ε, c_t + ε) A_t)`: no reward for leaving the trust region.
+
+    Schulman et al. 2017 (PPO), equation 7, with `c = 1`; Queeney et al. 2021 (GePPO), with `c` the
+    ratio to the behaviour that the policy had when the improvement began.
+
+    Args:
+        log_ratios: `[S]`, what is differentiated.
+        advantages: `[S]`.
+        segments: Where the episodes lie.
+        clip: ε, above 0.
+        log_centre: `[S]`, `log c_t`; without it 0.
+
+    Returns:
+        `[S]` float64. At `ρ = c` its gradient is that of `weighted_log_prob` with weight ρ.
+
+    Raises:
+        ValueError: Another shape; ε that is not positive.
+    """
+    contracts.positive("clip", clip)
+    log_ratios = segments.read("log_ratios", log_ratios)
+    advantages = segments.read("advantages", advantages.detach())
+    centre = torch.zeros_like(log_ratios) if log_centre is None else log_centre.detach()
+    centre = segments.read("log_centre", centre).exp()
+    # The minimum leaves one side of the clip: a ceiling where A ≥ 0, a floor where A < 0. It is put
+    # on the log-ratio, so that a ratio that overflows does not turn a zero gradient into NaN.
+    ceiling, floor = (centre + clip).log(), (centre - clip).clamp(min=0.0).log()
+    low, high = log_ratios < floor, log_ratios > ceiling
+    bounded = torch.where(
+        advantages < 0,
+        torch.where(low, floor, log_ratios),
+        torch.where(high, ceiling, log_ratios),
+    )
+    return segments.fill(bounded.exp() * advantages)

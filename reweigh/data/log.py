@@ -1,0 +1,287 @@
+"""The log: every trajectory ever sampled, in an append-only Delta Lake table on disk.
+
+One row is a fragment of an episode, one append is one atomic commit, and any number of processes
+may append and read at once. Whatever reads Delta (DuckDB, Polars, Spark) reads the log.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
+from deltalake.exceptions import DeltaError
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+from reweigh.data import maintenance
+from reweigh.data.damage import damaged_data, failed, refuse_empty_commits
+from reweigh.data.rows import arrow_schema, from_table, to_table
+from reweigh.data.trajectories import Trajectories, TrajectorySchema
+
+FORMAT = "1"
+"""The version of the table's layout; a reader refuses any other."""
+
+_KEY = ("policy_version", "episode", "time_start")
+_COMMIT = CommitProperties(max_commit_retries=10_000)  # each loss is another writer's success
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+
+@dataclass(frozen=True)
+class LogSummary:
+    """What a log holds.
+
+    Attributes:
+        fragments: rows.
+        episodes: different episode numbers.
+        steps: steps of the environment.
+        steps_by_policy: steps by the version of the policy that took them, oldest first.
+    """
+
+    fragments: int
+    episodes: int
+    steps: int
+    steps_by_policy: dict[int, int]
+
+
+class TrajectoryLog:
+    """A folder of trajectories; made by `create` or `open`.
+
+    Rows are read in the order of (policy_version, episode, time_start), which are unique in a run.
+    Every read takes what was committed when it began and nothing of what is being appended.
+
+    Attributes:
+        path: the folder.
+        schema: what each fragment looks like.
+    """
+
+    def __init__(self, path: Path, schema: TrajectorySchema, table: DeltaTable):
+        self.path = path
+        self.schema = schema
+        self._table = table
+
+    @classmethod
+    def create(cls, path: str | Path, schema: TrajectorySchema) -> Self:
+        """A new, empty log.
+
+        Raises:
+            ValueError: there is a log already.
+            OSError: the folder cannot be written.
+        """
+        path = Path(path)
+        if (path / "_delta_log").exists():
+            raise ValueError(f"{path} is a log already; open it, or choose another folder.")
+        try:
+            table = DeltaTable.create(
+                str(path),
+                arrow_schema(schema),
+                description=f"Trajectories of {schema.environment}, one fragment a row.",
+                configuration={
+                    "reweigh.format": FORMAT,
+                    "reweigh.schema": schema.to_json(),
+                    "delta.dataSkippingStatsColumns": ",".join(_KEY),
+                    **maintenance.RETENTION,
+                },
+                raise_if_key_not_exists=False,
+            )
+        except DeltaError as error:
+            raise failed(path, error) from None
+        return cls(path, schema, table)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """The log in a folder.
+
+        Raises:
+            ValueError: the folder is no log, is of another format, or is damaged.
+        """
+        path = Path(path)
+        if not (path / "_delta_log").is_dir():
+            raise ValueError(f"{path} is not a trajectory log: it has no folder _delta_log.")
+        refuse_empty_commits(path)
+        try:
+            table = DeltaTable(str(path))
+        except DeltaError as error:
+            raise failed(path, error) from None
+        configuration = table.metadata().configuration
+        if "reweigh.format" not in configuration:
+            raise ValueError(f"{path} is a Delta table that reweigh did not make.")
+        if configuration["reweigh.format"] != FORMAT:
+            raise ValueError(
+                f"{path} is a log of format {configuration['reweigh.format']}, and this version "
+                f"of reweigh reads format {FORMAT}. Use the version that wrote it."
+            )
+        return cls(path, TrajectorySchema.from_json(configuration["reweigh.schema"]), table)
+
+    def require(self, schema: TrajectorySchema) -> None:
+        """Check that the log is of the environment one is about to use.
+
+        Raises:
+            ValueError: it has another schema.
+        """
+        if schema != self.schema:
+            raise ValueError(
+                f"{self.path} holds {self.schema}, but {schema} is needed. "
+                "Use the environment that was logged, or another folder."
+            )
+
+    def append(self, trajectories: Trajectories) -> None:
+        """Add fragments in one commit: all of them are in the log, or none.
+
+        Raises:
+            ValueError: a fragment is not as `schema` says, or not finite; see
+                `Trajectories.validate`.
+            OSError: the disk is full or cannot be written.
+        """
+        trajectories.validate(self.schema)
+        if not len(trajectories):
+            return
+        try:
+            # A writer that slept through a clean-up could not commit on the version it remembers.
+            self._table.update_incremental()
+            write_deltalake(
+                self._table,
+                to_table(trajectories, self.schema),
+                mode="append",
+                commit_properties=_COMMIT,
+                post_commithook_properties=_NO_HOOKS,
+            )
+        except DeltaError as error:
+            raise failed(self.path, error) from None
+        if self._table.version() % maintenance.EVERY == 0:
+            maintenance.run(self.path)
+
+    def read(self, *, first_version: int = 0) -> Trajectories:
+        """All fragments that policies from `first_version` on sampled.
+
+        Raises:
+            ValueError: a file is missing or damaged.
+        """
+        return self._read(self._snapshot(), pc.field("policy_version") >= first_version)
+
+    def last_policies(self, count: int) -> Trajectories:
+        """All fragments of the `count` newest policies in the log.
+
+        Raises:
+            ValueError: count is below 1, or a file is missing or damaged.
+        """
+        if count < 1:
+            raise ValueError(f"count is {count}; ask for the last policy, or for more.")
+        snapshot = self._snapshot()
+        versions = np.unique(self._index(snapshot)["policy_version"])
+        first = int(versions[-count:][0]) if len(versions) else 0
+        return self._read(snapshot, pc.field("policy_version") >= first)
+
+    def stream(self, *, max_steps: int) -> Iterator[Trajectories]:
+        """The fragments `read` gives, in the same order, a few at a time.
+
+        Memory holds one batch and one file of the log, however long the log.
+
+        Args:
+            max_steps: the most steps in one batch; a longer fragment is a batch of its own.
+
+        Raises:
+            ValueError: max_steps is below 1, or a file is missing or damaged.
+        """
+        if max_steps < 1:
+            raise ValueError(f"max_steps is {max_steps}; a batch needs at least one step.")
+        snapshot = self._snapshot()
+        index = self._index(snapshot)
+        order = np.lexsort([index[name] for name in reversed(_KEY)])
+        keys = np.stack([index[name][order] for name in _KEY], axis=1)
+        for first, stop in _batches(keys, index["lengths"][order], max_steps):
+            batch = self._read(snapshot, _between(keys[first], keys[stop - 1]))
+            if len(batch) != stop - first:
+                raise ValueError(
+                    f"{self.path} is damaged: rows of policies {keys[first][0]} to "
+                    f"{keys[stop - 1][0]} are missing. Restore the log from a backup."
+                )
+            yield batch
+
+    def summary(self) -> LogSummary:
+        """What the log holds, from its small columns alone.
+
+        Raises:
+            ValueError: a file is missing or damaged.
+        """
+        index = self._index(self._snapshot())
+        versions, which = np.unique(index["policy_version"], return_inverse=True)
+        steps = np.zeros(len(versions), dtype=np.int64)
+        np.add.at(steps, which, index["lengths"])
+        return LogSummary(
+            fragments=len(index["lengths"]),
+            episodes=len(np.unique(index["episode"])),
+            steps=int(index["lengths"].sum()),
+            steps_by_policy=dict(zip(versions.tolist(), steps.tolist(), strict=True)),
+        )
+
+    def _snapshot(self) -> ds.Dataset:
+        """The files of the newest commit. They outlive the commit by `maintenance.RETENTION`."""
+        # Not deltalake's own file system: Arrow's threads would call back into Python, and the
+        # interpreter aborts at exit if one is still about to.
+        filesystem = SubTreeFileSystem(str(self.path), LocalFileSystem())
+        try:
+            self._table.update_incremental()
+            return self._table.to_pyarrow_dataset(filesystem=filesystem)
+        except DeltaError as error:
+            raise failed(self.path, error) from None
+
+    def _read(self, snapshot: ds.Dataset, where: pc.Expression) -> Trajectories:
+        """The rows of which `where` is true, in order."""
+        parts = [Trajectories.empty(self.schema)]
+        for file in snapshot.get_fragments(filter=where):
+            with damaged_data(self.path / file.path):
+                # Checked before chosen: a flipped bit in a key must not hide its row.
+                table = file.subset(where).to_table(schema=snapshot.schema)
+                rows = from_table(table, self.schema)
+                parts.append(rows.select(_matches(table, where)))
+        rows = Trajectories.concatenate(parts)
+        return rows.select(np.lexsort([getattr(rows, name) for name in reversed(_KEY)]))
+
+    def _index(self, snapshot: ds.Dataset) -> dict[str, np.ndarray]:
+        """The key and length of every row: the columns that are cheap to read."""
+        names = [*_KEY, "lengths"]
+        parts = [snapshot.schema.empty_table().select(names)]
+        for file in snapshot.get_fragments():
+            with damaged_data(self.path / file.path):
+                parts.append(file.to_table(schema=snapshot.schema, columns=names))
+        table = pa.concat_tables(parts)
+        return {name: table.column(name).to_numpy() for name in names}
+
+
+def _matches(table: pa.Table, where: pc.Expression) -> np.ndarray:
+    """Indices of the rows of which `where` is true."""
+    numbered = table.select(_KEY).append_column("row", pa.array(np.arange(len(table))))
+    return numbered.filter(where).column("row").to_numpy()
+
+
+def _batches(keys: np.ndarray, lengths: np.ndarray, max_steps: int) -> Iterator[tuple[int, int]]:
+    """Cut sorted rows into batches (first, stop) of at most max_steps, between unequal keys."""
+    first, steps = 0, 0
+    for row, length in enumerate(lengths.tolist()):
+        new_key = row > first and (keys[row] != keys[row - 1]).any()
+        if new_key and steps + length > max_steps:
+            yield first, row
+            first, steps = row, 0
+        steps += length
+    if steps:
+        yield first, len(lengths)
+
+
+def _between(first: np.ndarray, last: np.ndarray) -> pc.Expression:
+    """Rows whose key lies from first to last, both included, in lexicographic order."""
+    version, episode, time = (pc.field(name) for name in _KEY)
+    # The first line says nothing new, but it is all that the files' statistics can be held against.
+    return (
+        (version >= first[0])
+        & (version <= last[0])
+        & (
+            (version > first[0])
+            | (episode > first[1])
+            | ((episode == first[1]) & (time >= first[2]))
+        )
+        & ((version < last[0]) | (episode < last[1]) | ((episode == last[1]) & (time <= last[2])))
+    )

@@ -1,0 +1,89 @@
+"""Options of `reweigh train`: one frozen dataclass, whose field docstrings are the `--help`."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a policy in a Gymnasium environment, reusing the steps of the last policies."""
+
+    environment: Positional[str]
+    """A Gymnasium id, such as CartPole-v1; module:id imports the module first."""
+    steps: int = 50_000
+    """Stop after this many environment steps."""
+    minutes: float | None = None
+    """Stop after this many minutes of wall-clock time."""
+    threshold: float | None = None
+    """Stop when the greedy policy's mean return over 100 uncounted episodes reaches this. Default: the
+    threshold registered with the environment, if it has one."""
+    seed: int = 0
+    """The same seed gives the same policy, bit for bit, on the same machine."""
+
+    reuse: int = 32
+    """Train on the steps of this many last policies; 1 is on-policy, without reuse."""
+    iteration_steps: int = 128
+    """Environment steps that each policy samples."""
+    environments: int = 8
+    """Parallel environments that sample them."""
+
+    epochs: int = 40
+    """Passes over the reused steps in one improvement, at most."""
+    minibatch: int = 1024
+    """Steps in a minibatch, at most; the reused steps are dealt evenly."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    clip: float = 0.2
+    """How far a step's ratio may move from where the improvement found it."""
+    max_kl: float = 0.03
+    """End an improvement when the policy has moved this far, in nats per step."""
+    min_ess: float = 0.1
+    """End an improvement when the effective sample size falls below this share of the reused steps."""
+    discount: float = 0.99
+    """Discount per step."""
+    trace_lambda: float = 0.95
+    """V-trace's lambda: 0 trusts the value function, 1 the rewards."""
+    entropy: float = 0.0
+    """Weight of the entropy bonus."""
+    max_gradient_norm: float = 0.5
+    """Gradients of policy and of value function are each shortened to this length."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the tanh layers of policy and value function."""
+
+    check_every: int = 128
+    """Check the greedy policy every this many steps."""
+    evaluation_episodes: int = 10
+    """Uncounted episodes of the greedy policy at each check; 0 checks the training episodes instead."""
+    threads: int = 1
+    """Threads of PyTorch's operations; small networks are fastest with 1."""
+
+    def __post_init__(self) -> None:
+        at_least = {
+            "steps": 1, "seed": 0, "reuse": 1, "iteration_steps": 1, "environments": 1,
+            "epochs": 1, "minibatch": 1, "evaluation_episodes": 0, "check_every": 1, "threads": 1,
+        }  # fmt: skip
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("learning_rate", "clip", "max_kl"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("discount", "trace_lambda", "min_ess"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes is {self.minutes}; it must be positive")
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> "TrainConfig":
+        """Read options back from what `dataclasses.asdict` and JSON made of them.
+
+        Raises:
+            ValueError: options that this version does not have.
+        """
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown options {sorted(unknown)}: another version wrote this run")
+        return cls(**{**values, "hidden": tuple(values["hidden"])})

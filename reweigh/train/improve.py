@@ -1,0 +1,183 @@
+"""One improvement: many passes over the steps of the last policies, as far as their weights carry.
+
+The objective at each step is `min(rho A, clip(rho, c - clip, c + clip) A)`, where rho is the ratio
+of the policy being improved to the one that sampled the step, and c the ratio that the step had
+when the improvement began: old steps keep a trust region of their own, around where they are
+(Queeney et al. 2021). A is V-trace's estimate of the advantage (Espeholt et al. 2018), its targets
+recomputed on all steps before each pass.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reweigh.core.advantages import vtrace
+from reweigh.core.diagnostics import approximate_kl, effective_sample_size
+from reweigh.core.ratios import log_ratios
+from reweigh.core.reduce import loss
+from reweigh.core.returns import reward_to_go
+from reweigh.core.segments import Segments
+from reweigh.core.surrogates import clipped_ratio
+from reweigh.data.trajectories import Trajectories
+from reweigh.train.config import TrainConfig
+from reweigh.train.learner import Learner
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The steps of the last policies as tensors, the fragments of an episode joined."""
+
+    observations: Tensor  # [S, *observation]
+    actions: Tensor  # [S, *action]
+    rewards: Tensor  # [S]
+    log_prob_behaviour: Tensor  # [S]
+    policy_version: Tensor  # [S]
+    segments: Segments
+    final_observations: Tensor  # [N, *observation]
+    goes_on: Tensor  # [N] bool: the episode did not terminate there, so its future has a value
+
+    @classmethod
+    def of(cls, trajectories: Trajectories) -> "Batch":
+        """Join the fragments that follow each other in an episode."""
+        t = trajectories.in_episode_order()
+        first, last = t.episode_spans()
+        return cls(
+            observations=torch.from_numpy(t.observations),
+            actions=torch.from_numpy(t.actions),
+            rewards=torch.from_numpy(t.rewards),
+            log_prob_behaviour=torch.from_numpy(t.log_probs),
+            policy_version=torch.from_numpy(np.repeat(t.policy_version, t.lengths)),
+            segments=Segments.packed(
+                torch.from_numpy(t.stop[last] - t.start[first]),
+                time_start=torch.from_numpy(t.time_start[first]),
+            ),
+            final_observations=torch.from_numpy(t.final_observations[last]),
+            goes_on=torch.from_numpy(~t.terminated[last]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """What an improvement did."""
+
+    log_ratios: Tensor  # [S], of the improved policy to the behaviour
+    epochs: int
+    ended_by: str
+    kl: float
+    entropy: float
+    policy_loss: float
+    value_loss: float
+
+
+def improve(
+    learner: Learner, batch: Batch, config: TrainConfig, generator: torch.Generator
+) -> Improvement:
+    """Improve the learner's policy on a batch, in place.
+
+    A pass that has moved the policy by `max_kl` nats per step, or brought the effective sample size
+    below `min_ess` of the batch, is the last: beyond it the old steps no longer speak for the new
+    policy.
+
+    Raises:
+        ValueError: the policy gives NaN.
+    """
+    _standardise_value(learner, batch, config)
+    began = _log_prob(learner, batch)
+    log_centre = log_ratios(began, batch.log_prob_behaviour, batch.segments)
+    now, weights = began, log_centre
+    epochs, ended_by, losses = 0, "epochs", (0.0, 0.0, 0.0)
+    while epochs < config.epochs and ended_by == "epochs":
+        targets, advantages = _estimates(learner, batch, weights, config)
+        losses = _epoch(learner, batch, targets, advantages, log_centre, config, generator)
+        epochs += 1
+        now = _log_prob(learner, batch)
+        weights = log_ratios(now, batch.log_prob_behaviour, batch.segments)
+        kl = float(approximate_kl(log_ratios(now, began, batch.segments), batch.segments))
+        if kl > config.max_kl:
+            ended_by = "kl"
+        elif effective_sample_size(weights) < config.min_ess * len(batch):
+            ended_by = "ess"
+    policy_loss, value_loss, entropy = losses
+    return Improvement(weights, epochs, ended_by, kl, entropy, policy_loss, value_loss)
+
+
+def _standardise_value(learner: Learner, batch: Batch, config: TrainConfig) -> None:
+    """Measure the value function in units of the batch's returns."""
+    with torch.no_grad():
+        bootstrap = learner.value(batch.final_observations) * batch.goes_on
+    learner.value.standardise(
+        reward_to_go(
+            batch.rewards, batch.segments, discount=config.discount, bootstrap=bootstrap
+        )
+    )
+
+
+def _estimates(
+    learner: Learner, batch: Batch, weights: Tensor, config: TrainConfig
+) -> tuple[Tensor, Tensor]:
+    """Return V-trace's value targets and advantages of the present policy, both `[S]` float32.
+
+    The advantages carry no ratio of their own step, which is the objective's, and are standardised.
+    """
+    with torch.no_grad():
+        values = learner.value(batch.observations)
+        bootstrap = learner.value(batch.final_observations) * batch.goes_on
+    estimate = vtrace(
+        batch.rewards,
+        values,
+        bootstrap,
+        weights,
+        batch.segments,
+        discount=config.discount,
+        trace_lambda=config.trace_lambda,
+    )
+    advantages = estimate.action_values - values
+    advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
+    return estimate.targets.float(), advantages.float()
+
+
+def _epoch(
+    learner: Learner,
+    batch: Batch,
+    targets: Tensor,
+    advantages: Tensor,
+    log_centre: Tensor,
+    config: TrainConfig,
+    generator: torch.Generator,
+) -> tuple[float, float, float]:
+    """Pass once over the batch; return policy loss, value loss and entropy, means over minibatches."""
+    order = torch.randperm(len(batch), generator=generator)
+    sums = torch.zeros(3)
+    minibatches = order.tensor_split(max(1, round(len(batch) / config.minibatch)))
+    for index in minibatches:
+        alone = Segments.packed(torch.tensor([len(index)]))
+        distribution = learner.policy(batch.observations[index])
+        ratios = log_ratios(
+            distribution.log_prob(batch.actions[index]), batch.log_prob_behaviour[index], alone
+        )
+        objective = clipped_ratio(
+            ratios, advantages[index], alone, clip=config.clip, log_centre=log_centre[index]
+        )
+        policy_loss = loss(objective, alone, divisor=len(index))
+        entropy = distribution.entropy().mean()
+        value = learner.value(batch.observations[index])
+        error = (value - targets[index]) / learner.value.deviation
+        value_loss = 0.5 * error.square().mean()
+        learner.optimiser.zero_grad()
+        (policy_loss + value_loss - config.entropy * entropy).backward()
+        torch.nn.utils.clip_grad_norm_(learner.policy.parameters(), config.max_gradient_norm)
+        torch.nn.utils.clip_grad_norm_(learner.value.parameters(), config.max_gradient_norm)
+        learner.optimiser.step()
+        sums += torch.stack([policy_loss, value_loss, entropy]).detach().float()
+    policy_loss, value_loss, entropy = (sums / len(minibatches)).tolist()
+    return policy_loss, value_loss, entropy
+
+
+def _log_prob(learner: Learner, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        return learner.policy(batch.observations).log_prob(batch.actions)

@@ -1,0 +1,184 @@
+"""The run folder: everything about one training run, and the only thing needed to go on with it.
+
+    config.json              the options
+    log/                     every step ever taken (a TrajectoryLog)
+    policies/                every policy that took them, by version
+    checkpoint.safetensors   what else the next iteration needs; replaced whole, so never half
+    metrics.jsonl            one line an iteration
+    tensorboard/             the same for TensorBoard
+    summary.json             the outcome
+    report.html              the outcome as a page
+
+An iteration is over when its checkpoint is in place. Whatever a killed run wrote after its last
+checkpoint is either repeated exactly or, if the log has committed it, taken from there.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from reweigh.acting.collect import Position
+from reweigh.acting.policy import build
+from reweigh.data.log import TrajectoryLog
+from reweigh.data.policies import PolicyStore
+from reweigh.data.trajectories import TrajectorySchema
+from reweigh.train.config import TrainConfig
+from reweigh.train.progress import Progress
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run stands before the iteration with policy `version`."""
+
+    version: int = 0
+    steps: int = 0
+    episodes: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    steps_used: int = 0  # steps in all minibatches so far, a step counting each time
+    steps_to_threshold: int | None = None
+    recent_returns: tuple[float, ...] = ()
+    positions: tuple[Position, ...] = ()  # of the environments; none before the first steps
+
+
+class Run:
+    """A run folder; made by `create` or `open`."""
+
+    def __init__(self, path: Path, config: TrainConfig, log: TrajectoryLog, description: str):
+        self.path = path
+        self.config = config
+        self.log = log
+        self.description = description  # of the policy, as `policy.build` reads it
+        self.policies = PolicyStore(path / "policies")
+
+    @classmethod
+    def create(
+        cls, path: str | Path, config: TrainConfig, schema: TrajectorySchema, description: str
+    ) -> "Run":
+        """Make the folder of a new run.
+
+        Raises:
+            ValueError: there is a run already.
+            OSError: the folder cannot be written.
+        """
+        path = Path(path)
+        if (path / "config.json").exists():
+            raise ValueError(
+                f"{path} is a run already; go on with it by `reweigh resume {path}`, "
+                "or choose another folder with --out"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        log = TrajectoryLog.create(path / "log", schema)
+        written = {"train": asdict(config), "policy": json.loads(description)}
+        write_whole(path / "config.json", json.dumps(written, indent=2).encode())
+        return cls(path, config, log, description)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Open the folder of a run.
+
+        Raises:
+            ValueError: it is not a run, or another version wrote it.
+        """
+        path = Path(path)
+        try:
+            written = json.loads((path / "config.json").read_text())
+            config = TrainConfig.from_values(written["train"])
+            description = json.dumps(written["policy"])
+        except (FileNotFoundError, NotADirectoryError):
+            raise ValueError(f"{path} is not a run: it has no config.json") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path / 'config.json'} cannot be read: {error}") from None
+        return cls(path, config, TrajectoryLog.open(path / "log"), description)
+
+    def save_checkpoint(self, checkpoint: Checkpoint, state: dict[str, Tensor]) -> None:
+        """Replace the checkpoint; `state` is what `Learner.state` returned."""
+        metadata = {"checkpoint": json.dumps(asdict(checkpoint))}
+        write_whole(self.path / "checkpoint.safetensors", save(state, metadata))
+
+    def load_checkpoint(self) -> tuple[Checkpoint, dict[str, Tensor]] | None:
+        """Return the last checkpoint and the learner's state, or None before the first.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.path / "checkpoint.safetensors"
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                values = json.loads(file.metadata()["checkpoint"])
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); restore it from a copy") from None
+        positions = tuple(Position(**position) for position in values.pop("positions"))
+        recent = tuple(values.pop("recent_returns"))
+        return Checkpoint(**values, recent_returns=recent, positions=positions), state
+
+    def add_metrics(self, progress: Progress) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(asdict(progress)) + "\n")
+
+    def metrics(self) -> Iterator[Progress]:
+        """Read what the iterations so far told."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            try:
+                yield Progress(**json.loads(line))
+            except (json.JSONDecodeError, TypeError):
+                raise ValueError(
+                    f"{path} is damaged in line {number}; delete that line and what follows"
+                ) from None
+
+    def forget_metrics_from(self, version: int) -> None:
+        """Drop the lines of iterations that will be done again, a torn last line included."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        lines = path.read_text().splitlines(keepends=True)[:version]
+        write_whole(path, "".join(lines).encode())
+
+    def load_policy(self, version: int | None = None) -> nn.Module:
+        """Build the policy of a version, the newest by default.
+
+        Raises:
+            ValueError: there is no such version, or its file is damaged.
+        """
+        version = self.policies.latest() if version is None else version
+        policy = build(self.policies.metadata(version)["description"])
+        policy.load_state_dict(self.policies.load(version))
+        return policy.eval()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a crash leaves the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_policy(run: str | Path, version: int | None = None) -> nn.Module:
+    """Load the policy that a run trained: a module from observations to a distribution.
+
+    `load_policy(run)(observations).mode` are its greedy actions.
+
+    Args:
+        run: The run's folder.
+        version: Which of its policies; the newest by default.
+
+    Raises:
+        ValueError: not a run, no such version, or a damaged file.
+    """
+    return Run.open(run).load_policy(version)

@@ -1,0 +1,87 @@
+"""Where runs begin: a new folder, and the environments as a run's checkpoint left them."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from torch import nn
+
+from reweigh.acting.collect import Collected, Collector, Position
+from reweigh.acting.environments import (
+    Slot,
+    make,
+    make_vector,
+    policy_description,
+    schema,
+)
+from reweigh.data.trajectories import Trajectories
+from reweigh.train.config import TrainConfig
+from reweigh.train.loop import Collect
+from reweigh.train.run import Run
+
+
+def new_run(path: str | Path, config: TrainConfig) -> Run:
+    """Make the folder of a new run; its threshold is the environment's unless one is given.
+
+    Raises:
+        ValueError: the environment cannot be made, or the folder holds a run already.
+        OSError: the folder cannot be written.
+    """
+    env = make(config.environment)
+    try:
+        registered = gym.spec(config.environment).reward_threshold
+        if config.threshold is None and registered is not None:
+            config = replace(config, threshold=float(registered))
+        description = policy_description(env, config.hidden)
+        return Run.create(path, config, schema(config.environment, env), description)
+    finally:
+        env.close()
+
+
+def collect_here(run: Run) -> Collect:
+    """Collect in this process, going on mid-episode where the run's checkpoint left off.
+
+    An episode that was under way is reset by its seed and its logged actions are taken again, which
+    brings back its state in any environment that Gymnasium's seeding determines.
+    """
+    config = run.config
+    saved = run.load_checkpoint()
+    positions = [] if saved is None else list(saved[0].positions)
+    if not positions:
+        positions = [Position(i) for i in range(config.environments)]
+    version = 0 if saved is None else saved[0].version
+    past = _past(run, {p.episode for p in positions if p.time}, version)
+    slots = [
+        Slot(p.episode, past[p.episode].actions if p.time else ()) for p in positions
+    ]
+    environments = make_vector(config.environment, seed=config.seed, slots=slots)
+    collector = Collector(environments, config.seed, positions)
+    for position, observation in zip(positions, collector.observations, strict=True):
+        if position.time and not np.array_equal(
+            observation, past[position.episode].final_observations[-1]
+        ):
+            warnings.warn(
+                f"{config.environment} did not come back to where episode {position.episode} was: "
+                "its seed and actions do not determine it, so the run goes on, but not bit for bit",
+                stacklevel=2,
+            )
+
+    def collect(policy: nn.Module, version: int) -> Collected:
+        return collector.collect(policy, version=version, steps=config.iteration_steps)
+
+    return collect
+
+
+def _past(run: Run, episodes: set[int], version: int) -> dict[int, Trajectories]:
+    """Return what policies before `version` logged of some episodes, in order of time."""
+    if not episodes:
+        return {}
+    wanted = np.array(sorted(episodes))
+    found = [
+        part.select(np.isin(part.episode, wanted) & (part.policy_version < version))
+        for part in run.log.stream(max_steps=100_000)
+    ]
+    everything = Trajectories.concatenate(found).in_episode_order()
+    return {e: everything.select(everything.episode == e) for e in episodes}

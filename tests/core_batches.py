@@ -1,0 +1,161 @@
+"""Batches for the tests of the core, another layout for them, and the functions to try."""
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from reweigh.core import advantages, diagnostics, reduce, returns, scan, surrogates, weights
+from reweigh.core.ratios import log_ratios
+from reweigh.core.segments import Segments
+
+GARBAGE = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e300], dtype=torch.float64)
+
+ragged_lengths = st.lists(st.integers(0, 9), min_size=1, max_size=6)
+seeds = st.integers(0, 10_000)
+
+
+@dataclass
+class Batch:
+    segments: Segments
+    target: Tensor
+    behaviour: Tensor
+    rewards: Tensor
+    values: Tensor
+    advantages: Tensor
+    sources: Tensor
+    bootstrap: Tensor
+
+    @property
+    def ratios(self) -> Tensor:
+        return log_ratios(self.target, self.behaviour, self.segments)
+
+    @property
+    def prefix(self) -> Tensor:
+        return weights.prefix(self.ratios, self.segments)
+
+
+STEPS = ("target", "behaviour", "rewards", "values", "advantages")
+
+
+def ragged(lengths: list[int], seed: int) -> Batch:
+    """Random episodes of the given lengths, packed."""
+    g = torch.Generator().manual_seed(seed)
+    size = sum(lengths)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    return Batch(
+        segments=Segments.packed(lengths),
+        target=-normal(size).abs(),
+        behaviour=-normal(size).abs(),
+        rewards=normal(size),
+        values=normal(size),
+        advantages=normal(size),
+        sources=-normal(3, size).abs(),
+        bootstrap=normal(len(lengths)),
+    )
+
+
+def scatter(batch: Batch, seed: int) -> tuple[Batch, Tensor]:
+    """The same episodes in another layout, and where each packed step went.
+
+    Shuffled in memory, with holes inside them and gaps between; garbage where no step is.
+    """
+    g = torch.Generator().manual_seed(seed)
+    lengths = batch.segments.lengths.tolist()
+    begins = batch.segments.start.tolist()
+    start, stop, where, mask = [0] * len(lengths), [0] * len(lengths), {}, []
+    for episode in torch.randperm(len(lengths), generator=g).tolist():
+        mask += [True] * int(torch.randint(3, (), generator=g))  # a gap that no episode covers
+        start[episode] = len(mask)
+        mask += [False] * int(torch.randint(3, (), generator=g))
+        for step in range(lengths[episode]):
+            where[begins[episode] + step] = len(mask)
+            mask.append(True)
+            mask += [False] * int(torch.randint(4, (), generator=g) // 2)
+        stop[episode] = len(mask)
+    mask += [True, False]
+    positions = torch.tensor([where[i] for i in range(len(where))], dtype=torch.int64)
+    segments = Segments(
+        torch.tensor(start), torch.tensor(stop), torch.tensor(mask), batch.segments.time_start
+    )
+
+    def lay_out(x: Tensor) -> Tensor:
+        pick = torch.randint(len(GARBAGE), (*x.shape[:-1], len(mask)), generator=g)
+        return GARBAGE[pick].index_copy(-1, positions, x)
+
+    moved = Batch(
+        segments,
+        **{name: lay_out(getattr(batch, name)) for name in (*STEPS, "sources")},
+        bootstrap=batch.bootstrap,
+    )
+    return moved, positions
+
+
+SHARES = torch.tensor([0.5, 0.3, 0.2])
+
+PER_STEP = {
+    "log_ratios": lambda b: b.ratios,
+    "step": lambda b: weights.step(b.ratios, b.segments),
+    "prefix": lambda b: b.prefix,
+    "trajectory": lambda b: weights.trajectory(b.ratios, b.segments),
+    "balance_heuristic": lambda b: weights.balance_heuristic(
+        b.target, b.sources, SHARES, b.segments
+    ),
+    "mixture": lambda b: weights.mixture(b.sources, SHARES, b.segments),
+    "truncate": lambda b: weights.truncate(b.prefix, b.segments, maximum=1.5).log_weights,
+    "touched": lambda b: weights.truncate(b.advantages, b.segments, maximum=1.5).touched.double(),
+    "self_normalise": lambda b: weights.self_normalise(b.prefix, b.segments),
+    "reward_to_go": lambda b: returns.reward_to_go(
+        b.rewards, b.segments, discount=0.9, bootstrap=b.bootstrap
+    ),
+    "per_decision": lambda b: returns.per_decision(
+        b.rewards, b.prefix, b.segments, discount=0.9, bootstrap=b.bootstrap
+    ),
+    "discount_from_start": lambda b: returns.discount_from_start(b.segments, discount=0.9),
+    "gae": lambda b: advantages.gae(
+        b.rewards, b.values, b.bootstrap, b.segments, discount=0.9, trace_lambda=0.8
+    ),
+    "vtrace targets": lambda b: vtrace(b).targets,
+    "vtrace action values": lambda b: vtrace(b).action_values,
+    "vtrace advantages": lambda b: vtrace(b).advantages,
+    "weighted_log_prob": lambda b: surrogates.weighted_log_prob(
+        b.target, b.values, b.advantages, b.segments
+    ),
+    "clipped_ratio": lambda b: surrogates.clipped_ratio(
+        b.ratios, b.advantages, b.segments, clip=0.2, log_centre=b.values
+    ),
+    "prefix_sum": lambda b: scan.prefix_sum(b.rewards, b.segments),
+    "linear_recurrence": lambda b: scan.linear_recurrence(b.rewards, b.values, b.segments),
+    "time": lambda b: b.segments.time.double(),
+    "spread": lambda b: b.segments.spread(b.bootstrap),
+    "next": lambda b: b.segments.next(b.values, b.bootstrap),
+}
+
+PER_BATCH = {
+    "total": lambda b: b.segments.total(b.rewards),
+    "last": lambda b: b.segments.last(b.rewards),
+    "lengths": lambda b: b.segments.lengths.double(),
+    "log_sum_by_time": lambda b: weights.log_sum_by_time(b.prefix, b.segments),
+    "loss": lambda b: reduce.loss(b.rewards, b.segments),
+    "approximate_kl": lambda b: diagnostics.approximate_kl(b.ratios, b.segments),
+    "ess_by_time": lambda b: diagnostics.ess_by_time(b.prefix, b.segments),
+}
+
+
+def vtrace(b: Batch) -> advantages.VTrace:
+    return advantages.vtrace(
+        b.rewards,
+        b.values,
+        b.bootstrap,
+        b.ratios,
+        b.segments,
+        discount=0.9,
+        trace_lambda=0.8,
+        max_rho=1.3,
+        max_c=0.9,
+        max_rho_advantage=1.1,
+    )

@@ -1,0 +1,93 @@
+"""Environments that count: every observation says which episode and step it is."""
+
+import gymnasium as gym
+import numpy as np
+
+
+class Counting(gym.Env):
+    """Observation (seed, time, actions so far); episodes end after 1 + seed % 5 steps.
+
+    Odd seeds terminate, even ones are truncated. The reward of the step from time t is t + 1.
+    """
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.seeded, self.time, self.taken = seed, 0, 0
+        return self._observation(), {}
+
+    def step(self, action):
+        self.time += 1
+        self.taken += int(action)
+        ended = self.time >= 1 + self.seeded % 5
+        odd = self.seeded % 2 == 1
+        return self._observation(), float(self.time), ended and odd, ended and not odd, {}
+
+    def _observation(self):
+        return np.array([self.seeded, self.time, self.taken], dtype=np.float64)
+
+
+class Raising(Counting):
+    """Raises at the third step of every episode whose seed is divisible by 3."""
+
+    def step(self, action):
+        if self.time == 2 and self.seeded % 3 == 0:
+            raise RuntimeError("the arm fell\noff")
+        return super().step(action)
+
+
+class AlwaysRaising(Counting):
+    def step(self, action):
+        raise OSError("cable unplugged")
+
+
+class InfiniteReward(Counting):
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, float("inf"), *rest
+
+
+class Bounded(gym.Env):
+    """Keeps the last action; its bounds are 1 to 3 and -4 to 0."""
+
+    observation_space = gym.spaces.Box(-1, 1, (2, 2), np.float32)
+    action_space = gym.spaces.Box(
+        np.array([1, -4], np.float32), np.array([3, 0], np.float32), dtype=np.float32
+    )
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return np.zeros((2, 2), np.float32), {}
+
+    def step(self, action):
+        self.last = np.array(action)
+        return np.zeros((2, 2), np.float32), 0.0, False, False, {}
+
+
+class DictObservations(Bounded):
+    observation_space = gym.spaces.Dict({"x": gym.spaces.Discrete(2)})
+
+
+class MultiDiscreteActions(Bounded):
+    action_space = gym.spaces.MultiDiscrete([2, 3])
+
+
+class FromOne(Counting):
+    """Actions 1, 2, 3; the reward is the action."""
+
+    action_space = gym.spaces.Discrete(3, start=1)
+    observation_space = gym.spaces.Discrete(7)
+
+    def step(self, action):
+        _, _, *rest = super().step(action)
+        return self.time, float(action), *rest
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return 0, {}
+
+
+for _class in Counting, Raising, AlwaysRaising, InfiniteReward, Bounded, DictObservations, MultiDiscreteActions, FromOne:
+    gym.register(f"{_class.__name__}-v0", entry_point=_class)
