@@ -107,7 +107,7 @@ PER_STEP = {
     ),
     "mixture": lambda b: weights.mixture(b.sources, SHARES, b.segments),
     "truncate": lambda b: weights.truncate(b.prefix, b.segments, maximum=1.5).log_weights,
-    "touched": lambda b: weights.truncate(b.advantages, b.segments, maximum=1.5).touched.double(),
+    "touched": lambda b: weights.truncate(b.advantages, b.segments, maximum=0.5).touched.double(),
     "self_normalise": lambda b: weights.self_normalise(b.prefix, b.segments),
     "reward_to_go": lambda b: returns.reward_to_go(
         b.rewards, b.segments, discount=0.9, bootstrap=b.bootstrap

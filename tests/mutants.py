@@ -129,7 +129,6 @@ MUTANTS = [
     ("core/surrogates.py", "torch.where(high, ceiling, log_ratios)", "log_ratios"),
     ("core/surrogates.py", '"advantages", advantages.detach()', '"advantages", advantages'),
     ("core/surrogates.py", "log_centre.detach()", "log_centre"),
-    ("core/surrogates.py", ".clamp(min=0.0)", ""),
     ("core/reduce.py", "return -segments", "return segments"),
     ("core/reduce.py", "divisor = len(segments) if", "divisor = int(segments.lengths.sum()) if"),
     # Diagnostics.

@@ -89,5 +89,31 @@ class FromOne(Counting):
         return 0, {}
 
 
-for _class in Counting, Raising, AlwaysRaising, InfiniteReward, Bounded, DictObservations, MultiDiscreteActions, FromOne:
-    gym.register(f"{_class.__name__}-v0", entry_point=_class)
+class Unrepeatable(gym.Env):
+    """Never ends, and counts its resets over all instances: no seed brings an observation back."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+    resets = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        Unrepeatable.resets += 1
+        return np.array([Unrepeatable.resets], np.float32), {}
+
+    def step(self, action):
+        return np.array([Unrepeatable.resets], np.float32), 1.0, False, False, {}
+
+
+for _class in (
+    Counting,
+    Raising,
+    AlwaysRaising,
+    InfiniteReward,
+    Bounded,
+    DictObservations,
+    MultiDiscreteActions,
+    FromOne,
+    Unrepeatable,
+):
+    gym.register(f"{_class.__name__}-v0", entry_point=_class, max_episode_steps=None)

@@ -55,6 +55,14 @@ def test_kl_is_from_behaviour_to_target():
     torch.testing.assert_close(found, want)
 
 
+def test_the_kl_estimate_of_one_step_is_never_negative():
+    ratios = torch.tensor([2.0, 0.5], dtype=torch.float64)
+    for ratio in ratios:
+        found = diagnostics.approximate_kl(ratio.log().unsqueeze(0), Segments.packed([1]))
+        torch.testing.assert_close(found, ratio - 1 - ratio.log())
+        assert found.item() > 0
+
+
 def test_kl_of_equal_policies_and_of_nothing():
     assert diagnostics.approximate_kl(torch.zeros(3), Segments.packed([3])).item() == 0.0
     assert diagnostics.approximate_kl(torch.zeros(0), Segments.packed([0])).item() == 0.0

@@ -115,6 +115,24 @@ def test_any_delta_reader_finds_names_units_and_values(tmp_path):
     assert json.loads(table.metadata().configuration["reweigh.schema"])["environment"]
 
 
+@pytest.mark.parametrize("name", ["with space", "ü", "50% #?&"])
+def test_any_folder_name_will_do(tmp_path, name):
+    log = TrajectoryLog.create(tmp_path / name, CARTPOLE)
+    written = fill(log, 3)
+    maintenance.run(log.path)
+    assert len(log._snapshot().files) == 1
+    assert_same_bits(TrajectoryLog.open(tmp_path / name).read(), written)
+
+
+def test_a_relative_path_is_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = TrajectoryLog.create("log", CARTPOLE)
+    written = fill(log, 1)
+    monkeypatch.chdir("/")
+    assert log.path == tmp_path / "log"
+    assert_same_bits(log.read(), written)
+
+
 # Order and choice
 
 
@@ -264,6 +282,18 @@ def test_a_second_log_in_a_folder_is_refused(tmp_path):
     TrajectoryLog.create(tmp_path / "log", CARTPOLE)
     with pytest.raises(ValueError, match="is a log already"):
         TrajectoryLog.create(tmp_path / "log", CARTPOLE)
+
+
+def test_a_path_that_would_be_decoded_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a%20b holds a URL escape"):
+        TrajectoryLog.create(tmp_path / "a%20b", CARTPOLE)
+    assert not (tmp_path / "a%20b").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_oserror(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotADirectoryError, match="file"):
+        TrajectoryLog.create(tmp_path / "file" / "log", CARTPOLE)
 
 
 # Many writers

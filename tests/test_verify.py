@@ -36,6 +36,9 @@ def smallest(golden):
     return copy.deepcopy({**golden, "problems": golden["problems"][:1], "numerics": NO_NUMERICS})
 
 
+PREFIX = {"lcg_seed": 1, "shift": 3, "drift": 0, "checkpoints": [{"terms": 2, "L": 0.0}]}
+RETURNS = {"gamma": 0.9}
+
 NO_NUMERICS = {
     "prefix": [],
     "returns": [],
@@ -129,6 +132,8 @@ def delete(*path):
         (set_at("problems", 0, "gamma", value=2.0), "discount must lie in"),
         (set_at("problems", 0, "mix_batch", "sources", value=["x", "phi"]), "no policy: {'x'}"),
         (set_at("problems", 0, value=3), "'S' is looked for in int"),
+        (set_at("numerics", "prefix", value=[PREFIX | {"T": 1}]), "'terms' must lie from 1 to"),
+        (set_at("numerics", "returns", value=[RETURNS | {"T": 0}]), "'T' must be positive"),
     ],
 )
 def test_a_malformed_file_is_one_clear_line(golden, change, message):

@@ -39,7 +39,7 @@ def make(environment: str) -> gym.Env:
         raise ValueError(f"{environment} needs a package that is not here; {_install(environment)}") from None
     except gym.error.Error as error:
         raise ValueError(
-            f"{environment!r} is not an environment that Gymnasium knows: {_one_line(error)} "
+            f"{environment!r} is not an environment that Gymnasium knows: {' '.join(str(error).split())} "
             "An environment of your own is named `module:id`, its module registering the id."
         ) from None
     return _with_plain_actions(env, environment)
@@ -58,7 +58,7 @@ def _install(environment: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _with_plain_actions(env: gym.Env, environment: str) -> gym.Env:
@@ -127,11 +127,39 @@ class Slot:
     actions: Sequence[Any] = ()
 
 
+class Guarded(gym.Wrapper):
+    """Ends an episode where the environment raises, and tells why in `info["raised"]`."""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        self._observation: Any = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Reset; an environment that cannot even do that ends the run.
+
+        Raises:
+            ValueError: the environment raised.
+        """
+        try:
+            self._observation, info = self.env.reset(seed=seed, options=options)
+        except Exception as error:  # foreign code: anything may come out of it
+            raise ValueError(f"the environment raised in reset: {_one_line(error)}") from error
+        return self._observation, info
+
+    def step(self, action: Any) -> Any:
+        """Step; if the environment raises, truncate the episode where it stood."""
+        try:
+            result = self.env.step(action)
+        except Exception as error:  # foreign code: anything may come out of it
+            return self._observation, 0.0, False, True, {"raised": _one_line(error)}
+        self._observation = result[0]
+        return result
+
+
 class SeededEpisodes(gym.Wrapper):
     """Play episodes number `slot.episode`, then every `stride`-th, each reset by its own seed.
 
-    The first reset replays the slot's actions, so that a resumed run goes on mid-episode. An
-    exception in `step` truncates the episode and is told in `info["raised"]`.
+    The first reset replays the slot's actions, so that a resumed run goes on mid-episode.
     """
 
     def __init__(self, env: gym.Env, *, run_seed: int, slot: Slot, stride: int):
@@ -140,28 +168,17 @@ class SeededEpisodes(gym.Wrapper):
         self._next_episode = slot.episode
         self._stride = stride
         self._replay = list(slot.actions)
-        self._observation: Any = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """Begin the next episode with its own seed; the argument `seed` is not used."""
         del seed
         own = episode_seed(self._run_seed, self._next_episode)
         self._next_episode += self._stride
-        self._observation, info = self.env.reset(seed=own, options=options)
+        observation, info = self.env.reset(seed=own, options=options)
         for action in self._replay:
-            self._observation, *_, info = self.env.step(action)
+            observation, *_, info = self.env.step(action)
         self._replay = []
-        return self._observation, info
-
-    def step(self, action: Any) -> Any:
-        """Step; if the environment raises, end the episode where it stood."""
-        try:
-            result = self.env.step(action)
-        except Exception as error:  # the environment is foreign code: anything may come out of it
-            raised = f"{type(error).__name__}: {_one_line(error)}"
-            return self._observation, 0.0, False, True, {"raised": raised}
-        self._observation = result[0]
-        return result
+        return observation, info
 
 
 def make_vector(
@@ -174,6 +191,7 @@ def make_vector(
     """Make one environment a slot, side by side, each episode seeded by its number."""
 
     def of(slot: Slot) -> gym.Env:
-        return SeededEpisodes(make(environment), run_seed=seed, slot=slot, stride=len(slots))
+        env = Guarded(make(environment))
+        return SeededEpisodes(env, run_seed=seed, slot=slot, stride=len(slots))
 
     return SyncVectorEnv([lambda s=s: of(s) for s in slots], autoreset_mode=autoreset_mode)

@@ -1,10 +1,11 @@
 """Evaluation: the greedy policy's returns, on episodes that training never meets and never counts."""
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import nn
 
-from reweigh.acting.environments import make
+from reweigh.acting.environments import Guarded, make
 
 # Evaluation draws its reset seeds from streams of their own.
 _EVALUATION = 0x5EED
@@ -15,9 +16,10 @@ def evaluate(
 ) -> np.ndarray:
     """Return the undiscounted returns `[episodes]` of the policy's mode, pi's most likely action.
 
-    Episode i is reset with a seed that depends on `seed` and i alone.
+    Episode i is reset with a seed that depends on `seed` and i alone. An episode in which the
+    environment raises counts with the rewards it had until then.
     """
-    envs = [make(environment) for _ in range(min(parallel, episodes))]
+    envs = [Guarded(make(environment)) for _ in range(min(parallel, episodes))]
     returns = np.zeros(episodes)
     waiting = iter(range(episodes))
     playing = []  # (environment, episode, observation)
@@ -48,7 +50,7 @@ def greedy(policy: nn.Module, observations: np.ndarray) -> np.ndarray:
         return policy(torch.from_numpy(observations)).mode.numpy()
 
 
-def _begin(env, seed: int, episode: int) -> np.ndarray:  # noqa: ANN001
+def _begin(env: gym.Env, seed: int, episode: int) -> np.ndarray:
     stream = np.random.SeedSequence([_EVALUATION, seed, episode])
     observation, _ = env.reset(seed=int(stream.generate_state(1)[0]))
     return observation

@@ -56,9 +56,8 @@ def gae(
     """
     contracts.between("discount", discount, 0, 1)
     contracts.between("trace_lambda", trace_lambda, 0, 1)
-    delta = _action_values(rewards, values, bootstrap, segments, discount) - segments.read(
-        "values", values
-    )
+    v = segments.read("values", values)
+    delta = _action_values(rewards, values, bootstrap, segments, discount) - v
     return linear_recurrence(delta, torch.full_like(delta, discount * trace_lambda), segments)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +55,7 @@ class TrajectoryLog:
     Every read takes what was committed when it began and nothing of what is being appended.
 
     Attributes:
-        path: the folder.
+        path: the folder, absolute.
         schema: what each fragment looks like.
     """
 
@@ -68,12 +69,16 @@ class TrajectoryLog:
         """A new, empty log.
 
         Raises:
-            ValueError: there is a log already.
+            ValueError: there is a log already, or the path holds a URL escape.
             OSError: the folder cannot be written.
         """
-        path = Path(path)
+        path = Path(path).absolute()
         if (path / "_delta_log").exists():
             raise ValueError(f"{path} is a log already; open it, or choose another folder.")
+        if unquote(str(path)) != str(path):
+            # The table's library would decode it and look elsewhere.
+            raise ValueError(f"{path} holds a URL escape such as %20; choose another folder.")
+        path.mkdir(parents=True, exist_ok=True)
         try:
             table = DeltaTable.create(
                 str(path),
@@ -98,7 +103,7 @@ class TrajectoryLog:
         Raises:
             ValueError: the folder is no log, is of another format, or is damaged.
         """
-        path = Path(path)
+        path = Path(path).absolute()
         if not (path / "_delta_log").is_dir():
             raise ValueError(f"{path} is not a trajectory log: it has no folder _delta_log.")
         refuse_empty_commits(path)

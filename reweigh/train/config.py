@@ -31,8 +31,8 @@ class TrainConfig:
 
     epochs: int = 40
     """Passes over the reused steps in one improvement, at most."""
-    minibatch: int = 1024
-    """Steps in a minibatch, at most; the reused steps are dealt evenly."""
+    minibatches: int = 4
+    """Minibatches in a pass: one step of Adam each."""
     learning_rate: float = 1e-3
     """Step size of Adam."""
     clip: float = 0.2
@@ -62,7 +62,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least = {
             "steps": 1, "seed": 0, "reuse": 1, "iteration_steps": 1, "environments": 1,
-            "epochs": 1, "minibatch": 1, "evaluation_episodes": 0, "check_every": 1, "threads": 1,
+            "epochs": 1, "minibatches": 1, "evaluation_episodes": 0, "check_every": 1, "threads": 1,
         }  # fmt: skip
         for name, least in at_least.items():
             if getattr(self, name) < least:

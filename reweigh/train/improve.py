@@ -153,7 +153,7 @@ def _epoch(
     """Pass once over the batch; return policy loss, value loss and entropy, means over minibatches."""
     order = torch.randperm(len(batch), generator=generator)
     sums = torch.zeros(3)
-    minibatches = order.tensor_split(max(1, round(len(batch) / config.minibatch)))
+    minibatches = order.tensor_split(min(config.minibatches, len(batch)))
     for index in minibatches:
         alone = Segments.packed(torch.tensor([len(index)]))
         distribution = learner.policy(batch.observations[index])
@@ -180,4 +180,7 @@ def _epoch(
 
 def _log_prob(learner: Learner, batch: Batch) -> Tensor:
     with torch.no_grad():
-        return learner.policy(batch.observations).log_prob(batch.actions)
+        log_prob = learner.policy(batch.observations).log_prob(batch.actions)
+    if not log_prob.isfinite().all():
+        raise ValueError("the policy gives NaN: it has diverged; try a smaller learning rate")
+    return log_prob

@@ -16,7 +16,7 @@ checkpoint is either repeated exactly or, if the log has committed it, taken fro
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -75,9 +75,9 @@ class Run:
             )
         path.mkdir(parents=True, exist_ok=True)
         log = TrajectoryLog.create(path / "log", schema)
-        written = {"train": asdict(config), "policy": json.loads(description)}
-        write_whole(path / "config.json", json.dumps(written, indent=2).encode())
-        return cls(path, config, log, description)
+        run = cls(path, config, log, description)
+        run._write_config()
+        return run
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -96,6 +96,16 @@ class Run:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path / 'config.json'} cannot be read: {error}") from None
         return cls(path, config, TrajectoryLog.open(path / "log"), description)
+
+    def extend(self, *, steps: int | None, minutes: float | None) -> None:
+        """Set new limits of steps and minutes; None leaves a limit as it is."""
+        new = {"steps": steps, "minutes": minutes}
+        self.config = replace(self.config, **{k: v for k, v in new.items() if v is not None})
+        self._write_config()
+
+    def _write_config(self) -> None:
+        written = {"train": asdict(self.config), "policy": json.loads(self.description)}
+        write_whole(self.path / "config.json", json.dumps(written, indent=2).encode())
 
     def save_checkpoint(self, checkpoint: Checkpoint, state: dict[str, Tensor]) -> None:
         """Replace the checkpoint; `state` is what `Learner.state` returned."""

@@ -58,7 +58,8 @@ def number(where: dict[str, Any], key: str) -> float:
     Raises:
         ValueError: It is missing or no number.
     """
-    return float(entry(where, key, int if isinstance(where.get(key), int) else float))
+    value = entry(where, key, object)
+    return float(entry(where, key, int if isinstance(value, int) else float))
 
 
 def indices(where: dict[str, Any], key: str, bound: int, *shape: int) -> Tensor:

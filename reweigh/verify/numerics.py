@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reweigh import contracts
 from reweigh.core import diagnostics, returns, weights
 from reweigh.core.segments import Segments
 from reweigh.verify.golden import entry, number, tensor
@@ -52,6 +53,8 @@ def _prefix(case: dict[str, Any]) -> float:
     prefix = weights.prefix(log_ratios, Segments.packed([count]))
     checkpoints = entry(case, "checkpoints", list)
     terms = torch.tensor([entry(point, "terms", int) for point in checkpoints])
+    if not bool(((terms >= 1) & (terms <= count)).all()):
+        raise ValueError(f"golden file: 'terms' must lie from 1 to 'T', which is {count}")
     # Not relative to the largest: an absolute error in the log is a relative one in the weight.
     golden = torch.tensor([number(p, "L") for p in checkpoints], dtype=torch.float64)
     return float((prefix[terms - 1] - golden).abs().max())
@@ -59,6 +62,7 @@ def _prefix(case: dict[str, Any]) -> float:
 
 def _returns(case: dict[str, Any]) -> float:
     count, discount = entry(case, "T", int), number(case, "gamma")
+    contracts.positive("golden file: 'T'", count)
     log_ratios = random_dyadics(
         entry(case, "lcg_seed_logratio", int), count, shift=entry(case, "shift", int)
     )

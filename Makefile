@@ -1,0 +1,37 @@
+# Everything happens in .venv; a second call does not install again.
+PYTHON ?= python3
+ENV ?= CartPole-v1
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: train test lint types golden clean
+
+train: .venv/installed  ## train CartPole-v1 (make train ENV=Acrobot-v1 for another)
+	$(BIN)/reweigh train $(ENV)
+
+test: .venv/installed-dev  ## every test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+mutants: .venv/installed-dev  ## break the code on purpose; every change must be noticed
+	$(BIN)/python tests/mutants.py
+
+clean:
+	rm -rf .venv
+
+# PyTorch first and alone: a package that pulls it in by a range would take a far larger build.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable '.[dev]'
+	touch $@

@@ -1,0 +1,179 @@
+"""The command `reweigh`. A user's mistake is one line and exit code 2; ours is a traceback."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import count
+from json import dumps
+from pathlib import Path
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from reweigh.train.config import TrainConfig
+from reweigh.train.run import Run
+
+WITHOUT_REUSE = "without-reuse"
+"""Folder, inside a run, of the run that it is compared with."""
+
+
+def train(
+    config: OmitArgPrefixes[TrainConfig], /, out: Path | None = None, compare: bool = False
+) -> int:
+    """Train a policy in a Gymnasium environment, reusing the steps that older policies took.
+
+    Args:
+        config: What to train and how.
+        out: Folder of the run; by default the next free one under runs/.
+        compare: Also train the same learner without reuse, and draw both curves.
+    """
+    from reweigh.train.start import new_run
+
+    path = out or _next_free(Path("runs"), config.environment)
+    runs = [new_run(path, config)]
+    if compare:
+        runs.append(new_run(path / WITHOUT_REUSE, replace(config, reuse=1)))
+    return _drive(runs)
+
+
+def resume(run: Positional[Path], /, steps: int | None = None, minutes: float | None = None) -> int:
+    """Go on with a run exactly where it stopped.
+
+    Args:
+        run: Folder of the run.
+        steps: A new limit of environment steps, those of the run so far included.
+        minutes: A new limit of minutes, those of the run so far included.
+    """
+    paths = [p for p in (run, run / WITHOUT_REUSE) if p == run or p.exists()]
+    runs = [Run.open(path) for path in paths]
+    for each in runs:
+        each.extend(steps=steps, minutes=minutes)
+    return _drive(runs)
+
+
+def evaluate_run(
+    run: Positional[Path], /, episodes: int = 100, version: int | None = None, seed: int = 1
+) -> int:
+    """Play a run's policy greedily and print its returns.
+
+    Args:
+        run: Folder of the run.
+        episodes: How many episodes.
+        version: Which of the run's policies; the newest by default.
+        seed: Seed of the episodes.
+    """
+    from reweigh.acting.evaluate import evaluate
+
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}; it must be at least 1")
+    opened = Run.open(run)
+    policy = opened.load_policy(version)
+    returns = evaluate(policy, opened.config.environment, episodes=episodes, seed=seed)
+    error = returns.std(ddof=1) / episodes**0.5 if episodes > 1 else float("nan")
+    print(
+        f"{opened.config.environment}: mean return {returns.mean():.2f} ± {error:.2f} "
+        f"(standard error) over {episodes} episodes of the greedy policy; "
+        f"lowest {returns.min():.2f}, highest {returns.max():.2f}"
+    )
+    return 0
+
+
+def report(run: Positional[Path], /) -> int:
+    """Write the page of a run again.
+
+    Args:
+        run: Folder of the run.
+    """
+    from reweigh.report.page import write_report
+
+    compared = run / WITHOUT_REUSE
+    other = Run.open(compared) if compared.exists() else None
+    print(write_report(Run.open(run), compared=other))
+    return 0
+
+
+def verify(file: Positional[Path | None] = None, /, json: bool = False) -> int:
+    """Prove this installation: every estimator against exact results.
+
+    Args:
+        file: A golden file; by default the one that ships with the package.
+        json: Print JSON instead of a table.
+    """
+    from rich.console import Console
+
+    from reweigh import verify as checks
+
+    rows = checks.verify(checks.load(file))
+    if json:
+        print(dumps([asdict(row) for row in rows], indent=2))
+    else:
+        checks.print_table(rows, Console())
+    return 0 if all(row.passed for row in rows) else 1
+
+
+COMMANDS = {
+    "train": train,
+    "resume": resume,
+    "evaluate-run": evaluate_run,
+    "report": report,
+    "verify": verify,
+}
+
+
+def _next_free(folder: Path, environment: str) -> Path:
+    """Return the first of folder/environment-1, -2, ... that does not exist."""
+    name = environment.rpartition(":")[2].replace("/", "-")
+    return next(p for n in count(1) if not (p := folder / f"{name}-{n}").exists())
+
+
+def _drive(runs: Sequence[Run]) -> int:
+    """Go on with each run, show it, and leave a summary and a page behind."""
+    from reweigh.report.page import write_report
+    from reweigh.report.summary import print_summary, summarise
+
+    interrupted = False
+    for run in runs:
+        try:
+            _watch(run)
+        except KeyboardInterrupt:
+            interrupted = True
+            break
+    finished = [run for run in runs if run.load_checkpoint() is not None]
+    for run in finished:
+        summarise(run, interrupted=interrupted)
+    page = write_report(runs[0], compared=runs[1] if len(finished) > 1 else None)
+    print_summary(runs[0], page, interrupted=interrupted)
+    return 130 if interrupted else 0
+
+
+def _watch(run: Run) -> None:
+    """Train to the end, showing every iteration."""
+    from reweigh.report.display import LiveDisplay
+    from reweigh.report.tensorboard import TensorBoardWriter
+    from reweigh.train.loop import train as iterations
+    from reweigh.train.start import collect_here
+
+    collect = collect_here(run)
+    with LiveDisplay(run) as display, TensorBoardWriter(run) as board:
+        for progress in iterations(run, collect):
+            display.show(progress)
+            board.write(progress)
+
+
+def main() -> None:
+    """Run the command line."""
+    sys.path.insert(0, str(Path.cwd()))  # so that `module:id` finds a module beside the user
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        sys.exit(tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="reweigh"))
+    except ValueError as error:
+        _say(error)
+        sys.exit(2)
+    except OSError as error:
+        _say(error)
+        sys.exit(1)
+
+
+def _say(error: Exception) -> None:
+    print("reweigh: " + " ".join(str(error).split()), file=sys.stderr)

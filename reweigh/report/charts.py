@@ -1,0 +1,189 @@
+"""The charts of a run: each function paints one on the axes it is given."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reweigh.report.svg import ACCENT, CONTRAST, MUTED, SURFACE, THIRD
+from reweigh.report.wording import number
+from reweigh.train.progress import HISTOGRAM_BINS, Progress
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Measure = Callable[[Progress], float | None]
+History = Sequence[Progress]
+
+
+def points(history: History, measure: Measure) -> tuple[list[int], list[float]]:
+    """Return the steps at which something was measured, and its values."""
+    measured = [(p.steps, value) for p in history if (value := measure(p)) is not None]
+    return [steps for steps, _ in measured], [value for _, value in measured]
+
+
+def weight_shares(progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+    """Return the reused steps' shares `[B]` in bins of log10 weight, and the bins' edges `[B + 1]`."""
+    counts = np.array(progress.weight_histogram, dtype=float)
+    return counts / max(counts.sum(), 1.0), np.linspace(-2, 2, HISTOGRAM_BINS + 1)
+
+
+def learning_curve(
+    axes: "Axes", history: History, compared: History | None, *, threshold: float | None
+) -> None:
+    """Paint the return over environment steps, beside that of the run without reuse."""
+    if compared is not None:
+        _returns(axes, compared, CONTRAST, ", without reuse")
+    _returns(axes, history, ACCENT, "" if compared is None else ", with reuse")
+    if threshold is not None:
+        _limit(axes, threshold, f"threshold {number(threshold)}")
+    _steps_axis(axes)
+    axes.set_ylabel("return")
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        _legend(axes, handles[::-1], labels[::-1], columns=2)
+
+
+def mark_reached(axes: "Axes", history: History, steps: int, colour: str) -> None:
+    """Mark where the threshold was reached, and say after how many steps."""
+    value = next(
+        (p.training_return if p.evaluation_return is None else p.evaluation_return)
+        for p in history
+        if p.steps == steps
+    )
+    if value is not None:
+        axes.plot(steps, value, "o", color=colour, markersize=7, markeredgecolor=SURFACE, zorder=5)
+    axes.axvline(steps, color=colour, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+    axes.annotate(
+        f"{steps:,} steps",
+        (steps, 0.05),
+        xycoords=("data", "axes fraction"),
+        xytext=(-5, 0),
+        textcoords="offset points",
+        ha="right",
+        color=colour,
+        bbox={"facecolor": SURFACE, "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
+        zorder=6,
+    )
+
+
+def over_steps(
+    axes: "Axes", history: History, measure: Measure, *, limit: float | None, name: str
+) -> None:
+    """Paint one measure over environment steps, with its limit if it has one."""
+    steps, values = points(history, measure)
+    axes.plot(steps, values, color=ACCENT)
+    if limit is not None:
+        _limit(axes, limit, f"{name} {limit:g}")
+    _steps_axis(axes)
+
+
+def effective_sample_size(axes: "Axes", history: History, *, least: float) -> None:
+    """Paint the effective sample size of each improvement, as a share of the reused steps."""
+    steps, values = points(history, lambda p: p.ess)
+    axes.fill_between(steps, values, color=ACCENT, alpha=0.15, linewidth=0)
+    axes.plot(steps, values, color=ACCENT)
+    _limit(axes, least, f"min_ess {least:.0%}")
+    _percent(axes)
+    _steps_axis(axes)
+
+
+def effective_sample_size_by_age(axes: "Axes", progress: Progress) -> None:
+    """Paint the effective sample size of each policy's own steps, the newest policy at the left."""
+    _by_age(axes, progress.ess_by_age)
+    _percent(axes)
+
+
+def mean_weight_by_age(axes: "Axes", progress: Progress) -> None:
+    """Paint the mean weight of each policy's own steps, around its expectation 1."""
+    ages = range(len(progress.mean_weight_by_age))
+    axes.axhline(1, color=MUTED, linewidth=1, linestyle="--")
+    axes.plot(ages, progress.mean_weight_by_age, "o-", color=ACCENT, markersize=3.5, linewidth=1)
+    furthest = max(0.1, *(abs(weight - 1) for weight in progress.mean_weight_by_age))
+    axes.set_ylim(1 - 1.15 * furthest, 1 + 1.15 * furthest)
+    _ages_axis(axes)
+
+
+def weight_histogram(axes: "Axes", progress: Progress) -> None:
+    """Paint how the weights of the reused steps are spread, by their log10."""
+    shares, edges = weight_shares(progress)
+    axes.stairs(shares, edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
+    axes.axvline(0, color=MUTED, linewidth=1, linestyle="--")
+    axes.set_xticks([-2, -1, 0, 1, 2], ["≤ 0.01", "0.1", "1", "10", "≥ 100"])
+    axes.set_xlabel("weight")
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+
+
+def epochs(axes: "Axes", history: History) -> None:
+    """Paint how many passes each improvement made, and why it ended."""
+    for ended_by, meaning, marker, colour in (
+        ("epochs", "all passes done", "^", THIRD),
+        ("kl", "KL limit", "o", ACCENT),
+        ("ess", "ESS limit", "s", CONTRAST),
+    ):
+        steps, values = points(history, lambda p, e=ended_by: p.epochs if p.ended_by == e else None)
+        if steps:
+            axes.plot(steps, values, marker, color=colour, markersize=4, label=meaning)
+    axes.set_ylim(bottom=0)
+    axes.locator_params("y", integer=True)
+    _steps_axis(axes)
+    _legend(axes, *axes.get_legend_handles_labels(), columns=3)
+
+
+def _returns(axes: "Axes", history: History, colour: str, suffix: str) -> None:
+    training = points(history, lambda p: p.training_return)
+    evaluation = points(history, lambda p: p.evaluation_return)
+    if training[0]:
+        label = f"training episodes{suffix}"
+        axes.plot(*training, color=colour, alpha=0.4, linewidth=1.2, label=label)
+    if evaluation[0]:
+        axes.plot(*evaluation, color=colour, linewidth=2.2, label=f"greedy policy{suffix}")
+
+
+def _by_age(axes: "Axes", values: Sequence[float]) -> None:
+    edges = np.arange(len(values) + 1) - 0.5
+    axes.stairs(values, edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
+    _ages_axis(axes)
+
+
+def _limit(axes: "Axes", value: float, text: str) -> None:
+    axes.axhline(value, color=MUTED, linewidth=1, linestyle="--")
+    axes.annotate(
+        text,
+        (0, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, 3),
+        textcoords="offset points",
+        color=MUTED,
+    )
+
+
+def _legend(axes: "Axes", handles: list, labels: list[str], *, columns: int) -> None:
+    axes.legend(
+        handles,
+        labels,
+        ncols=columns,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.3,
+        handlelength=1.4,
+        columnspacing=1.4,
+        borderpad=0,
+    )
+
+
+def _steps_axis(axes: "Axes") -> None:
+    axes.set_xlim(left=0)
+    axes.locator_params("x", nbins=5, integer=True)
+    axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
+    axes.set_xlabel("environment steps")
+
+
+def _ages_axis(axes: "Axes") -> None:
+    axes.locator_params("x", nbins=8, integer=True)
+    axes.set_xlabel("age of the policy that took the steps, in iterations")
+
+
+def _percent(axes: "Axes") -> None:
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")

@@ -1,0 +1,124 @@
+"""The outcome of a run: summary.json, and the lines a person reads at the end."""
+
+import json
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from reweigh.report.wording import duration, number, times
+from reweigh.train.run import Checkpoint, Run, write_whole
+
+
+def summarise(run: Run, ended_by: str) -> dict[str, Any]:
+    """Return the outcome of a run as JSON holds it.
+
+    Args:
+        run: A run, finished or not.
+        ended_by: What ended it: the option "threshold", "steps" or "minutes", or "interrupt".
+
+    Returns:
+        What was trained and with which versions; `steps`, `episodes`, `seconds` and `cpu_seconds`
+        in all; `uses`, how many times a step has been in a minibatch, on average;
+        `steps_to_threshold`, the steps at the check that confirmed the threshold, or None;
+        `final_return`, the last check's mean return of the greedy policy over
+        `final_return_episodes` uncounted episodes, or None if it was never checked.
+    """
+    saved = run.load_checkpoint()
+    checkpoint = Checkpoint() if saved is None else saved[0]
+    checked = [p for p in run.metrics() if p.evaluation_return is not None]
+    config = run.config
+    return {
+        "environment": config.environment,
+        "seed": config.seed,
+        "reuse": config.reuse,
+        "steps": checkpoint.steps,
+        "episodes": checkpoint.episodes,
+        "seconds": checkpoint.seconds,
+        "cpu_seconds": checkpoint.cpu_seconds,
+        "uses": checkpoint.steps_used / checkpoint.steps if checkpoint.steps else 0.0,
+        "threshold": config.threshold,
+        "steps_to_threshold": checkpoint.steps_to_threshold,
+        "final_return": checked[-1].evaluation_return if checked else None,
+        "final_return_episodes": checked[-1].evaluation_episodes if checked else 0,
+        "ended_by": ended_by,
+        "reweigh": version("reweigh"),
+        "torch": version("torch"),
+        "gymnasium": version("gymnasium"),
+    }
+
+
+def write_summary(run: Run, summary: dict[str, Any]) -> Path:
+    """Write summary.json into the run folder and return its path."""
+    path = run.path / "summary.json"
+    write_whole(path, (json.dumps(summary, indent=2) + "\n").encode())
+    return path
+
+
+def result(summary: dict[str, Any]) -> str:
+    """Say in one clause how far a run came, as in "475 reached after 1,408 steps"."""
+    steps = f"{summary['steps']:,} steps"
+    if summary["steps_to_threshold"] is not None:
+        return (
+            f"{number(summary['threshold'])} reached after {summary['steps_to_threshold']:,} steps"
+        )
+    if summary["threshold"] is not None:
+        return f"{number(summary['threshold'])} not reached in {steps}"
+    if summary["final_return"] is not None:
+        return f"return {number(summary['final_return'])} after {steps}"
+    return f"{steps} taken"
+
+
+def outcome(summary: dict[str, Any], compared: dict[str, Any] | None) -> str:
+    """Say in one or two sentences what came out, beside the run without reuse if there is one."""
+    text = f"{result(summary)}; each step was used {times(summary['uses'])}."
+    if compared is not None:
+        text += f" Without reuse: {result(compared)}."
+    return text[0].upper() + text[1:]
+
+
+def next_commands(summary: dict[str, Any], path: Path) -> list[tuple[str, str]]:
+    """Return what a person may want next and the command that does it."""
+    run = shlex.quote(str(path))
+    commands = [
+        ("evaluate the policy", f"reweigh evaluate-run {run} --episodes 100"),
+        ("all the curves", f"tensorboard --logdir {shlex.quote(str(path / 'tensorboard'))}"),
+    ]
+    if summary["ended_by"] == "interrupt":
+        commands.append(("go on", f"reweigh resume {run}"))
+    elif summary["ended_by"] != "threshold":
+        commands.append(("train longer", f"reweigh resume {run} --steps {2 * summary['steps']}"))
+    return commands
+
+
+def print_summary(
+    run: Run, summary: dict[str, Any], compared: dict[str, Any] | None, console: Console
+) -> None:
+    """Print what came out, where it is, and what to do next."""
+    lines = [
+        "",
+        f"{summary['environment']}: {outcome(summary, compared)}",
+        *_details(summary),
+        "",
+        f"  {'run':<20} {run.path}",
+        f"  {'report':<20} {run.path / 'report.html'}",
+        *(f"  {what:<20} {command}" for what, command in next_commands(summary, run.path)),
+    ]
+    for line in lines:
+        console.out(line, highlight=False)
+
+
+def _details(summary: dict[str, Any]) -> list[str]:
+    lines = []
+    if summary["final_return"] is not None:
+        lines.append(
+            f"Greedy policy: {number(summary['final_return'])}, the mean of "
+            f"{summary['final_return_episodes']} uncounted episodes."
+        )
+    lines.append(
+        f"{summary['steps']:,} steps, {summary['episodes']:,} episodes, "
+        f"{duration(summary['seconds'])} ({duration(summary['cpu_seconds'])} of processor)."
+    )
+    return lines

@@ -1,0 +1,120 @@
+"""Drawing with matplotlib for a page: SVG whose colours and type follow the page around it."""
+
+import io
+import re
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SURFACE = "#ffffff"
+INK = "#1f2328"
+MUTED = "#656d76"
+GRID = "#d8dee4"
+ACCENT = "#0b62c4"
+CONTRAST = "#c2570c"
+THIRD = "#7a4fa3"
+
+COLOURS = {
+    "ink": (INK, "#e6edf3"),
+    "muted": (MUTED, "#9aa4af"),
+    "grid": (GRID, "#30363d"),
+    "accent": (ACCENT, "#6cb0ff"),
+    "contrast": (CONTRAST, "#ff9f4a"),
+    "third": (THIRD, "#c9a4f0"),
+    "surface": (SURFACE, "#0d1117"),
+}
+"""Each colour by its CSS name, on a light ground and on a dark one; apart for the colour-blind."""
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 11,
+    "axes.labelsize": 11,
+    "legend.fontsize": 11,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.left": False,
+    "ytick.labelcolor": MUTED,
+    "lines.linewidth": 1.7,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+}
+
+
+def colour_variables() -> str:
+    """Return the CSS that gives each colour its value in light and in dark surroundings."""
+    light, dark = (
+        "".join(f"--{name}:{pair[i]};" for name, pair in COLOURS.items()) for i in range(2)
+    )
+    return f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
+
+
+def draw(
+    paint: Callable[["Axes"], None], *, name: str, label: str, width: float, height: float
+) -> str:
+    """Draw one chart and return it as an `<svg>` element to stand in a page.
+
+    Args:
+        paint: Draws on the axes it is given.
+        name: Sets its ids apart from those of other charts in the page.
+        label: What it shows, for those who cannot see it.
+        width: In CSS pixels, at the size that it is designed for; the page may scale it.
+        height: In CSS pixels.
+    """
+    import matplotlib as mpl  # half a second to import
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    written = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        # matplotlib writes SVG at 72 units an inch; a unit becomes a CSS pixel.
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure.patch.set_alpha(0)
+        FigureCanvasSVG(figure)
+        paint(figure.add_subplot())
+        # Without these four nothing of the day, the library or a schema's address is written.
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(written, format="svg", metadata=nothing)
+    return _adopt(written.getvalue(), name, label, width, height)
+
+
+def _adopt(svg: str, name: str, label: str, width: float, height: float) -> str:
+    """Strip what only a file of its own needs, and leave colours and type to the page."""
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    for css_name, (light, _) in COLOURS.items():
+        body = body.replace(light, f"var(--{css_name})")
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = body.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
+    body = re.sub(r"font-family: [^;\"]*; ?", "", body)
+    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)  # how matplotlib 3.8 says it
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">{body}'
+
+
+def standalone(svg: str, *, width: float, height: float) -> str:
+    """Make a chart a file of its own: colours and type in it, on a ground that suits them."""
+    style = f"{colour_variables()}text{{font-family:{FONT}}}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}"'
+        f' viewBox="0 0 {width:g} {height:g}"><style>{style}</style>'
+        f'<rect width="100%" height="100%" rx="8" style="fill:var(--surface)"/>{svg}</svg>\n'
+    )

@@ -1,0 +1,25 @@
+"""Numbers, durations and reasons as a person reads them."""
+
+
+def number(value: float) -> str:
+    """Write a return, a weight or a count: 1,408, 487.3, 0.78; as many decimals as matter."""
+    decimals = 1 if abs(value) >= 10 else 2
+    text = f"{value:,.{decimals}f}"
+    text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as 48 s, 3 min 20 s or 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def times(uses: float) -> str:
+    """Write how many times, as in "each step was used 95 times"."""
+    text = number(uses) if uses < 10 else f"{uses:,.0f}"
+    return "once" if text == "1" else f"{text} times"
