@@ -1,1 +1,39 @@
-"""Train policies from trajectories that older policies sampled, by importance weighting."""
+"""Train policies from trajectories that older policies sampled, by importance weighting.
+
+The mathematics is here at once: `recipes` for published estimators, and the stages that they are
+made of. What needs a disk or an environment loads when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from reweigh import recipes as recipes
+from reweigh.core import advantages as advantages
+from reweigh.core import diagnostics as diagnostics
+from reweigh.core import returns as returns
+from reweigh.core import surrogates as surrogates
+from reweigh.core import weights as weights
+from reweigh.core.ratios import log_ratios as log_ratios
+from reweigh.core.reduce import loss as loss
+from reweigh.core.segments import Segments as Segments
+
+if TYPE_CHECKING:
+    from reweigh.data.log import TrajectoryLog as TrajectoryLog
+    from reweigh.data.trajectories import ArraySpec as ArraySpec
+    from reweigh.data.trajectories import Trajectories as Trajectories
+    from reweigh.data.trajectories import TrajectorySchema as TrajectorySchema
+    from reweigh.train.run import load_policy as load_policy
+
+_LAZY = {
+    "ArraySpec": "reweigh.data.trajectories",
+    "Trajectories": "reweigh.data.trajectories",
+    "TrajectoryLog": "reweigh.data.log",
+    "TrajectorySchema": "reweigh.data.trajectories",
+    "load_policy": "reweigh.train.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'reweigh' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

@@ -3,10 +3,12 @@
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import count
 from json import dumps
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -14,12 +16,15 @@ from tyro.conf import OmitArgPrefixes, Positional
 from reweigh.train.config import TrainConfig
 from reweigh.train.run import Run
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 WITHOUT_REUSE = "without-reuse"
 """Folder, inside a run, of the run that it is compared with."""
 
 
 def train(
-    config: OmitArgPrefixes[TrainConfig], /, out: Path | None = None, compare: bool = False
+    config: OmitArgPrefixes[TrainConfig], out: Path | None = None, compare: bool = False
 ) -> int:
     """Train a policy in a Gymnasium environment, reusing the steps that older policies took.
 
@@ -37,7 +42,7 @@ def train(
     return _drive(runs)
 
 
-def resume(run: Positional[Path], /, steps: int | None = None, minutes: float | None = None) -> int:
+def resume(run: Positional[Path], steps: int | None = None, minutes: float | None = None) -> int:
     """Go on with a run exactly where it stopped.
 
     Args:
@@ -53,7 +58,7 @@ def resume(run: Positional[Path], /, steps: int | None = None, minutes: float | 
 
 
 def evaluate_run(
-    run: Positional[Path], /, episodes: int = 100, version: int | None = None, seed: int = 1
+    run: Positional[Path], episodes: int = 100, version: int | None = None, seed: int = 1
 ) -> int:
     """Play a run's policy greedily and print its returns.
 
@@ -79,7 +84,7 @@ def evaluate_run(
     return 0
 
 
-def report(run: Positional[Path], /) -> int:
+def report(run: Positional[Path]) -> int:
     """Write the page of a run again.
 
     Args:
@@ -93,7 +98,7 @@ def report(run: Positional[Path], /) -> int:
     return 0
 
 
-def verify(file: Positional[Path | None] = None, /, json: bool = False) -> int:
+def verify(file: Positional[Path | None] = None, json: bool = False) -> int:
     """Prove this installation: every estimator against exact results.
 
     Args:
@@ -129,25 +134,36 @@ def _next_free(folder: Path, environment: str) -> Path:
 
 def _drive(runs: Sequence[Run]) -> int:
     """Go on with each run, show it, and leave a summary and a page behind."""
-    from reweigh.report.page import write_report
-    from reweigh.report.summary import print_summary, summarise
+    from rich.console import Console
 
+    from reweigh.report.page import write_report
+    from reweigh.report.summary import print_summary, summarise, write_summary
+    from reweigh.train.loop import finished
+
+    console = Console()
     interrupted = False
+    try:
+        for run in runs:
+            _watch(run, console)
+    except KeyboardInterrupt:
+        interrupted = True
+    summaries = []
     for run in runs:
-        try:
-            _watch(run)
-        except KeyboardInterrupt:
-            interrupted = True
+        saved = run.load_checkpoint()
+        if saved is None or saved[0].steps == 0:  # interrupted before there was anything to tell
             break
-    finished = [run for run in runs if run.load_checkpoint() is not None]
-    for run in finished:
-        summarise(run, interrupted=interrupted)
-    page = write_report(runs[0], compared=runs[1] if len(finished) > 1 else None)
-    print_summary(runs[0], page, interrupted=interrupted)
+        summaries.append(summarise(run, finished(run.config, saved[0]) or "interrupt"))
+        write_summary(run, summaries[-1])
+    if not summaries:
+        console.print(f"Nothing was learnt yet. Begin again with: reweigh resume {runs[0].path}")
+        return 130
+    compared = len(summaries) > 1
+    write_report(runs[0], compared=runs[1] if compared else None)
+    print_summary(runs[0], summaries[0], summaries[1] if compared else None, console)
     return 130 if interrupted else 0
 
 
-def _watch(run: Run) -> None:
+def _watch(run: Run, console: "Console") -> None:
     """Train to the end, showing every iteration."""
     from reweigh.report.display import LiveDisplay
     from reweigh.report.tensorboard import TensorBoardWriter
@@ -155,7 +171,8 @@ def _watch(run: Run) -> None:
     from reweigh.train.start import collect_here
 
     collect = collect_here(run)
-    with LiveDisplay(run) as display, TensorBoardWriter(run) as board:
+    board = TensorBoardWriter(run.path / "tensorboard")
+    with closing(board), LiveDisplay(run, console) as display:
         for progress in iterations(run, collect):
             display.show(progress)
             board.write(progress)

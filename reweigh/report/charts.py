@@ -1,7 +1,7 @@
 """The charts of a run: each function paints one on the axes it is given."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,40 +23,52 @@ def points(history: History, measure: Measure) -> tuple[list[int], list[float]]:
 
 
 def weight_shares(progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    """Return the reused steps' shares `[B]` in bins of log10 weight, and the bins' edges `[B + 1]`."""
+    """Return the reused steps' shares by log10 weight, `[B]`, and the bins' edges, `[B + 1]`."""
     counts = np.array(progress.weight_histogram, dtype=float)
     return counts / max(counts.sum(), 1.0), np.linspace(-2, 2, HISTOGRAM_BINS + 1)
 
 
 def learning_curve(
-    axes: "Axes", history: History, compared: History | None, *, threshold: float | None
+    axes: "Axes",
+    history: History,
+    compared: History | None,
+    *,
+    threshold: float | None,
+    legend_columns: int,
 ) -> None:
     """Paint the return over environment steps, beside that of the run without reuse."""
     if compared is not None:
         _returns(axes, compared, CONTRAST, ", without reuse")
     _returns(axes, history, ACCENT, "" if compared is None else ", with reuse")
     if threshold is not None:
-        _limit(axes, threshold, f"threshold {number(threshold)}")
+        _limit(axes, threshold)
+        axes.annotate(
+            f"threshold {number(threshold)}",
+            (0, threshold),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, 3),
+            textcoords="offset points",
+            color=MUTED,
+        )
+        axes.margins(y=0.1)  # room for those words where the threshold is the highest
     _steps_axis(axes)
     axes.set_ylabel("return")
+    axes.yaxis.set_major_formatter(lambda value, _: number(value))
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        _legend(axes, handles[::-1], labels[::-1], columns=2)
+        _legend(axes, handles[::-1], labels[::-1], columns=legend_columns)
 
 
-def mark_reached(axes: "Axes", history: History, steps: int, colour: str) -> None:
-    """Mark where the threshold was reached, and say after how many steps."""
-    value = next(
-        (p.training_return if p.evaluation_return is None else p.evaluation_return)
-        for p in history
-        if p.steps == steps
-    )
-    if value is not None:
-        axes.plot(steps, value, "o", color=colour, markersize=7, markeredgecolor=SURFACE, zorder=5)
+def mark_reached(axes: "Axes", history: History, steps: int, colour: str, *, height: float) -> None:
+    """Mark where the threshold was reached; its steps are written at a height from 0 to 1."""
+    values = dict(zip(*points(history, greedy_or_training_return), strict=True))
+    if steps in values:
+        ring = {"markersize": 7, "markeredgecolor": SURFACE, "zorder": 5}
+        axes.plot(steps, values[steps], "o", color=colour, **ring)
     axes.axvline(steps, color=colour, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
     axes.annotate(
         f"{steps:,} steps",
-        (steps, 0.05),
+        (steps, height),
         xycoords=("data", "axes fraction"),
         xytext=(-5, 0),
         textcoords="offset points",
@@ -67,25 +79,31 @@ def mark_reached(axes: "Axes", history: History, steps: int, colour: str) -> Non
     )
 
 
-def over_steps(
-    axes: "Axes", history: History, measure: Measure, *, limit: float | None, name: str
-) -> None:
-    """Paint one measure over environment steps, with its limit if it has one."""
-    steps, values = points(history, measure)
-    axes.plot(steps, values, color=ACCENT)
-    if limit is not None:
-        _limit(axes, limit, f"{name} {limit:g}")
+def greedy_or_training_return(progress: Progress) -> float | None:
+    """Return the check's return, or that of the training episodes where there was no check."""
+    checked = progress.evaluation_return
+    return progress.training_return if checked is None else checked
+
+
+def over_steps(axes: "Axes", history: History, measure: Measure) -> None:
+    """Paint one measure over environment steps."""
+    _curve(axes, points(history, measure), color=ACCENT)
     _steps_axis(axes)
+
+
+def kl(axes: "Axes", history: History, *, limit: float) -> None:
+    """Paint how far each improvement moved the policy, and the limit that ends it."""
+    over_steps(axes, history, lambda p: p.kl)
+    _limit(axes, limit)
+    axes.set_ylim(bottom=0)
 
 
 def effective_sample_size(axes: "Axes", history: History, *, least: float) -> None:
     """Paint the effective sample size of each improvement, as a share of the reused steps."""
-    steps, values = points(history, lambda p: p.ess)
-    axes.fill_between(steps, values, color=ACCENT, alpha=0.15, linewidth=0)
-    axes.plot(steps, values, color=ACCENT)
-    _limit(axes, least, f"min_ess {least:.0%}")
+    over_steps(axes, history, lambda p: p.ess)
+    axes.fill_between(*points(history, lambda p: p.ess), color=ACCENT, alpha=0.15, linewidth=0)
+    _limit(axes, least)
     _percent(axes)
-    _steps_axis(axes)
 
 
 def effective_sample_size_by_age(axes: "Axes", progress: Progress) -> None:
@@ -97,7 +115,7 @@ def effective_sample_size_by_age(axes: "Axes", progress: Progress) -> None:
 def mean_weight_by_age(axes: "Axes", progress: Progress) -> None:
     """Paint the mean weight of each policy's own steps, around its expectation 1."""
     ages = range(len(progress.mean_weight_by_age))
-    axes.axhline(1, color=MUTED, linewidth=1, linestyle="--")
+    _limit(axes, 1)
     axes.plot(ages, progress.mean_weight_by_age, "o-", color=ACCENT, markersize=3.5, linewidth=1)
     furthest = max(0.1, *(abs(weight - 1) for weight in progress.mean_weight_by_age))
     axes.set_ylim(1 - 1.15 * furthest, 1 + 1.15 * furthest)
@@ -123,7 +141,9 @@ def epochs(axes: "Axes", history: History) -> None:
     ):
         steps, values = points(history, lambda p, e=ended_by: p.epochs if p.ended_by == e else None)
         if steps:
-            axes.plot(steps, values, marker, color=colour, markersize=4, label=meaning)
+            axes.plot(
+                steps, values, marker, color=colour, markersize=4, label=meaning, clip_on=False
+            )
     axes.set_ylim(bottom=0)
     axes.locator_params("y", integer=True)
     _steps_axis(axes)
@@ -135,9 +155,14 @@ def _returns(axes: "Axes", history: History, colour: str, suffix: str) -> None:
     evaluation = points(history, lambda p: p.evaluation_return)
     if training[0]:
         label = f"training episodes{suffix}"
-        axes.plot(*training, color=colour, alpha=0.4, linewidth=1.2, label=label)
+        _curve(axes, training, color=colour, alpha=0.55, linewidth=1.2, label=label)
     if evaluation[0]:
-        axes.plot(*evaluation, color=colour, linewidth=2.2, label=f"greedy policy{suffix}")
+        _curve(axes, evaluation, color=colour, linewidth=2.2, label=f"greedy policy{suffix}")
+
+
+def _curve(axes: "Axes", measured: tuple[list[int], list[float]], **style: Any) -> None:
+    # A curve of one point would not be seen.
+    axes.plot(*measured, marker="o" if len(measured[0]) == 1 else "", **style)
 
 
 def _by_age(axes: "Axes", values: Sequence[float]) -> None:
@@ -146,16 +171,8 @@ def _by_age(axes: "Axes", values: Sequence[float]) -> None:
     _ages_axis(axes)
 
 
-def _limit(axes: "Axes", value: float, text: str) -> None:
+def _limit(axes: "Axes", value: float) -> None:
     axes.axhline(value, color=MUTED, linewidth=1, linestyle="--")
-    axes.annotate(
-        text,
-        (0, value),
-        xycoords=("axes fraction", "data"),
-        xytext=(3, 3),
-        textcoords="offset points",
-        color=MUTED,
-    )
 
 
 def _legend(axes: "Axes", handles: list, labels: list[str], *, columns: int) -> None:

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from reweigh.report.wording import duration, number, times
+from reweigh.report.wording import duration, encodable, number, print_plainly, times
 from reweigh.train.config import TrainConfig
 from reweigh.train.progress import Progress
 from reweigh.train.run import Run
@@ -46,7 +46,7 @@ class LiveDisplay:
 
     def __enter__(self) -> Self:
         if self._live is None:
-            self._print(f"{title(self._run.config)}, in {self._run.path}")
+            self._say(f"{title(self._run.config)}, in {self._run.path}")
         else:
             self._live.start()
             self._live.update(
@@ -63,7 +63,7 @@ class LiveDisplay:
         if self._live is not None:
             self._live.stop()
         elif self._unprinted is not None:
-            self._print(line(self._unprinted, self._run.config))
+            self._say(line(self._unprinted, self._run.config))
 
     def show(self, progress: Progress) -> None:
         """Show one iteration."""
@@ -71,26 +71,23 @@ class LiveDisplay:
             self._history = [p for p in self._run.metrics() if p.iteration < progress.iteration]
         self._history.append(progress)
         for dropped in progress.dropped:
-            self._print(f"dropped an episode: {dropped}")
+            self._say(f"dropped an episode: {dropped}")
         if self._live is not None:
             dashboard = draw(self._history, self._run.config, self._console)
             self._live.update(Group(self._heading(), dashboard), refresh=True)
         elif progress.seconds - self._printed_at >= 1:
-            self._print(line(progress, self._run.config))
+            self._say(line(progress, self._run.config))
             self._printed_at, self._unprinted = progress.seconds, None
         else:
             self._unprinted = progress
 
     def _heading(self) -> Text:
-        path = self._encodable(str(self._run.path))
+        path = encodable(str(self._run.path), self._console)
         heading = Text(overflow="fold")
         return heading.append(title(self._run.config), style="bold").append(f"\n{path}\n", "dim")
 
-    def _print(self, text: str) -> None:
-        self._console.out(self._encodable(text), highlight=False)
-
-    def _encodable(self, text: str) -> str:
-        return text.encode(self._console.encoding, "replace").decode(self._console.encoding)
+    def _say(self, text: str) -> None:
+        print_plainly(text, self._console)
 
 
 def title(config: TrainConfig) -> str:

@@ -11,7 +11,7 @@ from reweigh.report import charts, svg
 from reweigh.report.summary import next_commands, outcome, summarise
 from reweigh.report.wording import duration, number, times
 from reweigh.train.config import TrainConfig
-from reweigh.train.loop import finished
+from reweigh.train.loop import CONFIRMING_EPISODES, finished
 from reweigh.train.progress import Progress
 from reweigh.train.run import Run, write_whole
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WIDE = (960, 400)
 NARROW = (380, 330)
-SMALL = (400, 235)
+SMALL = (360, 220)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ body{{font-family:{svg.FONT}}}
 {_improvements(told)}
 <h2>Settings</h2>
 <p>The same settings and seed {seed} give the same policy again on the same machine.</p>
-{_definitions("settings", asdict(told.config))}
+{_definitions("settings", _settings(told.config))}
 <h2>How to go on</h2>
 {_commands(told, path)}
 <footer>reweigh {escape(told.summary["reweigh"])}, PyTorch {escape(told.summary["torch"])},
@@ -121,11 +121,16 @@ Gymnasium {escape(told.summary["gymnasium"])}</footer>
 
 def _headline(told: Told, compared: Told | None, name: str, size: tuple[int, int]) -> str:
     def paint(axes: "Axes") -> None:
-        other = None if compared is None else compared.history
-        charts.learning_curve(axes, told.history, other, threshold=told.config.threshold)
-        for who, colour in ((compared, svg.CONTRAST), (told, svg.ACCENT)):
-            if who is not None and who.summary["steps_to_threshold"] is not None:
-                charts.mark_reached(axes, who.history, who.summary["steps_to_threshold"], colour)
+        charts.learning_curve(
+            axes,
+            told.history,
+            None if compared is None else compared.history,
+            threshold=told.config.threshold,
+            legend_columns=2 if size == WIDE else 1,
+        )
+        for who, colour, height in ((compared, svg.CONTRAST, 0.14), (told, svg.ACCENT, 0.05)):
+            if who is not None and (steps := who.summary["steps_to_threshold"]) is not None:
+                charts.mark_reached(axes, who.history, steps, colour, height=height)
 
     said = outcome(told.summary, None if compared is None else compared.summary)
     label = f"Return over environment steps. {said}"
@@ -133,32 +138,30 @@ def _headline(told: Told, compared: Told | None, name: str, size: tuple[int, int
 
 
 def _headline_caption(told: Told, compared: Told | None) -> str:
-    text = "Further left and higher is better: more return from fewer steps of the environment."
-    if told.summary["final_return"] is not None:
-        text += (
-            f" Each check of the greedy policy is the mean of {told.config.evaluation_episodes} or"
-            " more episodes whose steps are not counted."
+    sentences = ["Further left and higher is better: more return from fewer environment steps."]
+    if (episodes := told.config.evaluation_episodes) > 0:
+        sentences.append(
+            f"Each point of the greedy policy is the mean of {episodes} episodes whose steps are"
+            f" not counted; at the threshold, of {CONFIRMING_EPISODES}."
         )
     if compared is not None:
-        text += (
-            " One run each, with one seed: how much reuse saves in general takes several seeds to"
-            " tell."
+        sentences.append(
+            "This is one run each: how much reuse saves in general takes several seeds to tell."
         )
-    return text
+    return " ".join(sentences)
 
 
 def _numbers(told: Told) -> str:
     now, summary = told.history[-1], told.summary
     numbers = {
-        "environment steps": f"{summary['steps']:,}",
-        "episodes": f"{summary['episodes']:,}",
+        f"environment steps, {summary['episodes']:,} episodes": f"{summary['steps']:,}",
         "each step was used": times(summary["uses"]),
-        "effective sample size, last": f"{now.ess:.0%}",
-        "largest weight, last": number(now.max_weight),
+        "effective sample size at the end": f"{now.ess:.0%}",
+        "largest weight at the end": number(now.max_weight),
         "training time": duration(summary["seconds"]),
     }
     if summary["final_return"] is not None:
-        last = f"greedy return, last check ({summary['final_return_episodes']} episodes)"
+        last = f"greedy return, mean of {summary['final_return_episodes']} episodes"
         numbers = {last: number(summary["final_return"]), **numbers}
     return _definitions("numbers", numbers)
 
@@ -177,7 +180,8 @@ def _weights(told: Told) -> str:
         ),
         _chart(
             "Mean weight by age",
-            "Expected to be 1 at every age; far from it, a few heavy weights decide.",
+            "Expected to be 1 at every age; far from it, there are too few steps or a few heavy"
+            " weights decide.",
             f"Mean over all ages {now.mean_weight:.3f}.",
             lambda axes: charts.mean_weight_by_age(axes, now),
         ),
@@ -187,64 +191,55 @@ def _weights(told: Told) -> str:
             f"Largest weight {number(now.max_weight)}.",
             lambda axes: charts.weight_histogram(axes, now),
         ),
-        _chart(
-            "Effective sample size",
-            "How much of the reused steps the weights leave; below the dashed line an improvement"
-            " ends.",
-            f"Last {now.ess:.0%}.",
-            lambda axes: charts.effective_sample_size(
-                axes, told.history, least=told.config.min_ess
-            ),
-        ),
     )
 
 
 def _improvements(told: Told) -> str:
-    now, history = told.history[-1], told.history
+    now, history, config = told.history[-1], told.history, told.config
     return _section(
         "How does it learn?",
-        "An improvement passes over the reused steps until the policy has moved far enough.",
+        "An improvement passes over the reused steps until its passes are done, until the policy"
+        " has moved far enough, or until too little of the reused steps still counts.",
+        _chart(
+            "Effective sample size",
+            "How much of the reused steps their weights leave; an improvement ends below the dashed"
+            f" line, min_ess, {config.min_ess:.0%}.",
+            f"Last {now.ess:.0%}.",
+            lambda axes: charts.effective_sample_size(axes, history, least=config.min_ess),
+        ),
         _chart(
             "KL of each improvement",
-            "Just above the dashed line is where an improvement is meant to end; far above it, the"
-            " steps of the optimiser are too long.",
-            f"Last {now.kl:.3f} nats per step.",
-            lambda axes: charts.over_steps(
-                axes, history, lambda p: p.kl, limit=told.config.max_kl, name="max_kl"
-            ),
+            "An improvement ends above the dashed line; points far above it mean that a single pass"
+            " moves the policy too far.",
+            f"Last {now.kl:.3f} nats per step, max_kl {config.max_kl:g}.",
+            lambda axes: charts.kl(axes, history, limit=config.max_kl),
         ),
         _chart(
             "Passes of each improvement",
-            "Always one or two passes: the policy moves so fast that reuse has little to add.",
-            f"Last {now.epochs}.",
+            "One pass every time would mean that each improvement meets a limit at once.",
+            f"Last {now.epochs} of at most {config.epochs}.",
             lambda axes: charts.epochs(axes, history),
         ),
         _chart(
             "Entropy",
-            "It falls as the policy makes up its mind; a fall to nothing before the return rises is"
-            " too early.",
+            "It falls as the policy makes up its mind; if it is gone before the return has risen,"
+            " the policy no longer tries anything.",
             f"Last {now.entropy:.2f} nats.",
-            lambda axes: charts.over_steps(
-                axes, history, lambda p: p.entropy, limit=None, name="entropy"
-            ),
+            lambda axes: charts.over_steps(axes, history, lambda p: p.entropy),
         ),
         _chart(
             "Policy loss",
-            "Below zero, as each improvement lowers it; its size does not tell how good the policy"
-            " is.",
+            "The clipped objective with its sign turned, so lower is better; it does not tell how"
+            " good the policy is.",
             f"Last {now.policy_loss:.3f}.",
-            lambda axes: charts.over_steps(
-                axes, history, lambda p: p.policy_loss, limit=None, name="policy loss"
-            ),
+            lambda axes: charts.over_steps(axes, history, lambda p: p.policy_loss),
         ),
         _chart(
             "Value loss",
             "In units of the returns' variance: near 0.5, the value function explains nothing; near"
             " 0, nearly all.",
             f"Last {now.value_loss:.3f}.",
-            lambda axes: charts.over_steps(
-                axes, history, lambda p: p.value_loss, limit=None, name="value loss"
-            ),
+            lambda axes: charts.over_steps(axes, history, lambda p: p.value_loss),
         ),
     )
 
@@ -278,6 +273,15 @@ def _definitions(name: str, values: dict[str, Any]) -> str:
         for term, value in values.items()
     )
     return f'<dl class="{name}">\n{rows}\n</dl>'
+
+
+def _settings(config: TrainConfig) -> dict[str, str]:
+    """Return the options as the command line takes them."""
+    written = {}
+    for name, value in asdict(config).items():
+        words = value if isinstance(value, tuple) else (value,)
+        written[name] = "none" if value is None else " ".join(map(str, words))
+    return written
 
 
 def _commands(told: Told, path: Path) -> str:

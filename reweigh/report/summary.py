@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from reweigh.report.wording import duration, number, times
+from reweigh.report.wording import duration, number, print_plainly, times
 from reweigh.train.run import Checkpoint, Run, write_whole
 
 
@@ -17,7 +17,7 @@ def summarise(run: Run, ended_by: str) -> dict[str, Any]:
 
     Args:
         run: A run, finished or not.
-        ended_by: What ended it: the option "threshold", "steps" or "minutes", or "interrupt".
+        ended_by: The option that ended it, as `train.loop.finished` returns it, or "interrupt".
 
     Returns:
         What was trained and with which versions; `steps`, `episodes`, `seconds` and `cpu_seconds`
@@ -50,11 +50,9 @@ def summarise(run: Run, ended_by: str) -> dict[str, Any]:
     }
 
 
-def write_summary(run: Run, summary: dict[str, Any]) -> Path:
-    """Write summary.json into the run folder and return its path."""
-    path = run.path / "summary.json"
-    write_whole(path, (json.dumps(summary, indent=2) + "\n").encode())
-    return path
+def write_summary(run: Run, summary: dict[str, Any]) -> None:
+    """Write summary.json into the run folder."""
+    write_whole(run.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
 
 def result(summary: dict[str, Any]) -> str:
@@ -96,18 +94,24 @@ def next_commands(summary: dict[str, Any], path: Path) -> list[tuple[str, str]]:
 def print_summary(
     run: Run, summary: dict[str, Any], compared: dict[str, Any] | None, console: Console
 ) -> None:
-    """Print what came out, where it is, and what to do next."""
+    """Print what came out, where it is, and what to do next.
+
+    Args:
+        run: The run.
+        summary: What `summarise` says of it.
+        compared: The same of the run without reuse.
+        console: Where to print.
+    """
+    places = [("run", str(run.path)), ("report", str(run.path / "report.html"))]
     lines = [
         "",
         f"{summary['environment']}: {outcome(summary, compared)}",
         *_details(summary),
         "",
-        f"  {'run':<20} {run.path}",
-        f"  {'report':<20} {run.path / 'report.html'}",
-        *(f"  {what:<20} {command}" for what, command in next_commands(summary, run.path)),
+        *(f"  {what:<20} {it}" for what, it in places + next_commands(summary, run.path)),
     ]
     for line in lines:
-        console.out(line, highlight=False)
+        print_plainly(line, console)
 
 
 def _details(summary: dict[str, Any]) -> list[str]:

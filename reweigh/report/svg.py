@@ -112,9 +112,14 @@ def _adopt(svg: str, name: str, label: str, width: float, height: float) -> str:
 
 def standalone(svg: str, *, width: float, height: float) -> str:
     """Make a chart a file of its own: colours and type in it, on a ground that suits them."""
+    margin = 16
     style = f"{colour_variables()}text{{font-family:{FONT}}}"
+    inset = svg.replace(
+        "<svg", f'<svg x="{margin}" y="{margin}" width="{width:g}" height="{height:g}"', 1
+    )
+    width, height = width + 2 * margin, height + 2 * margin
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}"'
         f' viewBox="0 0 {width:g} {height:g}"><style>{style}</style>'
-        f'<rect width="100%" height="100%" rx="8" style="fill:var(--surface)"/>{svg}</svg>\n'
+        f'<rect width="100%" height="100%" rx="8" style="fill:var(--surface)"/>{inset}</svg>\n'
     )

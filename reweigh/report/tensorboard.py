@@ -19,12 +19,12 @@ class TensorBoardWriter:
     """
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self._folder = folder
         self._writer: SummaryWriter | None = None
 
     def write(self, progress: Progress) -> None:
         """Add the points of one iteration."""
-        writer = self._writer = self._writer or _open(self.folder, first_step=progress.steps)
+        writer = self._writer = self._writer or _open(self._folder, first_step=progress.steps)
         for tag, value in scalars(progress).items():
             writer.add_scalar(tag, value, progress.steps)
         _add_histogram(writer, progress)

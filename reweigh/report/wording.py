@@ -1,4 +1,6 @@
-"""Numbers, durations and reasons as a person reads them."""
+"""Numbers, durations and lines as a person reads them."""
+
+from rich.console import Console
 
 
 def number(value: float) -> str:
@@ -23,3 +25,13 @@ def times(uses: float) -> str:
     """Write how many times, as in "each step was used 95 times"."""
     text = number(uses) if uses < 10 else f"{uses:,.0f}"
     return "once" if text == "1" else f"{text} times"
+
+
+def print_plainly(text: str, console: Console) -> None:
+    """Print one line as it is: not wrapped, not coloured, what cannot be encoded as a ?."""
+    console.out(encodable(text, console), highlight=False)
+
+
+def encodable(text: str, console: Console) -> str:
+    """Replace what the console's encoding lacks."""
+    return text.encode(console.encoding, "replace").decode(console.encoding)
