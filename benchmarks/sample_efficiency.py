@@ -6,7 +6,7 @@ reaches the threshold. Checks come every 128 steps for CartPole-v1, every 512 el
 are reported, a miss as `-`.
 
     python benchmarks/sample_efficiency.py                         # the table of the README
-    python benchmarks/sample_efficiency.py --environments Acrobot-v1 --seeds 0 1 2 --options '{"reuse": 1}'
+    python benchmarks/sample_efficiency.py --seeds 0 1 2 --options '{"reuse": 1}'
 """
 
 import argparse
@@ -32,6 +32,8 @@ THRESHOLDS = {
 
 @dataclass(frozen=True)
 class Result:
+    """One training run."""
+
     environment: str
     seed: int
     options: str

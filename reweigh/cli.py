@@ -105,10 +105,12 @@ def verify(file: Positional[Path | None] = None, json: bool = False) -> int:
         file: A golden file; by default the one that ships with the package.
         json: Print JSON instead of a table.
     """
+    import torch
     from rich.console import Console
 
     from reweigh import verify as checks
 
+    torch.set_num_threads(1)  # many small tensors: a second thread only waits
     rows = checks.verify(checks.load(file))
     if json:
         print(dumps([asdict(row) for row in rows], indent=2))
@@ -147,6 +149,9 @@ def _drive(runs: Sequence[Run]) -> int:
             _watch(run, console)
     except KeyboardInterrupt:
         interrupted = True
+    except OSError as error:
+        go_on = f"nothing is lost: mend it, then go on with `reweigh resume {runs[0].path}`"
+        raise OSError(f"{error}; {go_on}") from error
     summaries = []
     for run in runs:
         saved = run.load_checkpoint()

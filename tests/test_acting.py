@@ -76,7 +76,14 @@ def test_both_modes_meet_the_same_episodes():
     same, following = (collector("Counting-v0", mode, count=1) for mode in MODES)
     a = same.collect(policy, version=0, steps=40).trajectories
     b = following.collect(policy, version=0, steps=40).trajectories
-    for name in ("observations", "rewards", "final_observations", "terminated", "truncated", "seed"):
+    for name in (
+        "observations",
+        "rewards",
+        "final_observations",
+        "terminated",
+        "truncated",
+        "seed",
+    ):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
@@ -127,7 +134,9 @@ def test_an_episode_in_which_the_environment_raises_is_dropped_and_said(mode):
     t = collected.trajectories
     t.validate(schema("Raising-v0", make("Raising-v0")))
     assert collected.dropped
-    assert all("the environment raised RuntimeError: the arm fell off" in d for d in collected.dropped)
+    assert all(
+        "the environment raised RuntimeError: the arm fell off" in d for d in collected.dropped
+    )
     bad = [d.split()[1] for d in collected.dropped]
     assert all(episode_seed(5, int(e)) % 3 == 0 for e in bad)
     assert not set(t.episode) & {int(e) for e in bad}

@@ -49,9 +49,7 @@ def test_histogram_holds_the_weights_by_log10(tmp_path):
     counts = event.histogram_value
     assert (event.step, counts.num) == (128, 128)
     filled = {
-        round(limit, 6): n
-        for limit, n in zip(counts.bucket_limit, counts.bucket, strict=True)
-        if n
+        round(limit, 6): n for limit, n in zip(counts.bucket_limit, counts.bucket, strict=True) if n
     }
     assert filled == {-1.9: 28, 0.1: 100}
 

@@ -1,4 +1,4 @@
-"""Training: the same seed gives the same bits, whatever happens in between, and CartPole is solved."""
+"""Training: a seed gives the same bits, whatever happens in between, and CartPole is solved."""
 
 import multiprocessing
 import os
@@ -149,7 +149,9 @@ def test_a_run_killed_at_any_moment_and_resumed_is_the_same(uninterrupted, tmp_p
     assert_same(uninterrupted, Run.open(path))
 
 
-def test_what_was_committed_before_a_kill_is_not_sampled_again(uninterrupted, tmp_path, monkeypatch):
+def test_what_was_committed_before_a_kill_is_not_sampled_again(
+    uninterrupted, tmp_path, monkeypatch
+):
     run = start(tmp_path / "run")
 
     def die(*_):
@@ -205,7 +207,9 @@ def test_progress_tells_what_the_weights_are(uninterrupted):
     assert last.reused_steps == t.steps
     assert last.max_weight == pytest.approx(weights.max(), rel=1e-5)
     assert last.mean_weight == pytest.approx(weights.mean(), rel=1e-5)
-    assert last.ess == pytest.approx(weights.sum() ** 2 / (weights**2).sum() / len(weights), rel=1e-5)
+    assert last.ess == pytest.approx(
+        weights.sum() ** 2 / (weights**2).sum() / len(weights), rel=1e-5
+    )
     for a in range(reuse):
         assert last.mean_weight_by_age[a] == pytest.approx(weights[age == a].mean(), rel=1e-5)
     assert sum(last.weight_histogram) == t.steps
@@ -300,7 +304,7 @@ def test_cartpole_is_solved(tmp_path):
 )
 def test_options_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        TrainConfig(**{**SMALL, **options})
+        TrainConfig(**{**SMALL, **options}).validate()
 
 
 def test_a_folder_that_is_no_run_or_is_damaged_is_said(uninterrupted, tmp_path):

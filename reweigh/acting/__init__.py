@@ -1,0 +1,1 @@
+"""Acting: policies, the environments they act in, collection and evaluation."""

@@ -7,7 +7,7 @@ log-prob errors that squashing makes at the bounds.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,18 @@ def make(environment: str) -> gym.Env:
     try:
         env = gym.make(environment, disable_env_checker=True)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{environment}: no module named {error.name!r}; {_install(environment)}") from None
-    except gym.error.DependencyNotInstalled:
-        raise ValueError(f"{environment} needs a package that is not here; {_install(environment)}") from None
-    except gym.error.Error as error:
+        missing = error.name or environment.rpartition(":")[0]
         raise ValueError(
-            f"{environment!r} is not an environment that Gymnasium knows: {' '.join(str(error).split())} "
+            f"{environment}: no module named {missing!r}; {_install(environment)}"
+        ) from None
+    except gym.error.DependencyNotInstalled:
+        raise ValueError(
+            f"{environment} needs a package that is not here; {_install(environment)}"
+        ) from None
+    except gym.error.Error as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{environment!r} is not an environment that Gymnasium knows: {reason} "
             "An environment of your own is named `module:id`, its module registering the id."
         ) from None
     return _with_plain_actions(env, environment)
@@ -124,7 +130,7 @@ class Slot:
     """Where one of the parallel environments stands: its episode, and the actions it has taken."""
 
     episode: int
-    actions: Sequence[Any] = ()
+    actions: Iterable[Any] = ()
 
 
 class Guarded(gym.Wrapper):

@@ -1,4 +1,4 @@
-"""Evaluation: the greedy policy's returns, on episodes that training never meets and never counts."""
+"""Evaluation: the greedy policy's returns, on episodes that training neither meets nor counts."""
 
 import gymnasium as gym
 import numpy as np

@@ -152,7 +152,7 @@ class ValueFunction(nn.Module):
 
     @torch.no_grad()
     def standardise(self, returns: Tensor) -> None:
-        """Take mean and deviation from `returns`, and change the last layer so that V stays as it is.
+        """Take mean and deviation from `returns`; change the last layer so that V stays as it is.
 
         van Hasselt et al. 2016 (Pop-Art), equations 2 to 5.
         """

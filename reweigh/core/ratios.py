@@ -42,7 +42,7 @@ def _refuse(name: str, log_prob: Tensor, bad: Tensor, segments: Segments) -> Non
     episode = int(segments.episode[first])
     step = int(segments.time[first] - segments.time_start[episode])
     raise ValueError(
-        f"{name} is {float(log_prob[first])} at step {step} of episode {episode} "
+        f"{name} is {float(log_prob.detach()[first])} at step {step} of episode {episode} "
         f"({int(bad.sum())} such steps): an action that was taken has a finite log-probability; "
         "mask the step, or compute its log-probability again"
     )

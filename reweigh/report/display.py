@@ -1,6 +1,7 @@
 """The live display of a training run; plain lines where there is no terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,10 @@ from reweigh.train.run import Run
 
 WIDEST = 110
 """Columns used at most: beyond it the eye loses the row."""
+
+Row = tuple[str, str | Text, str, str]
+"""A name, its graphic, its value now, and a word on it."""
+Graphic = Callable[..., str]
 
 IMPROVEMENT_ENDED = {"epochs": "all passes done", "kl": "KL limit", "ess": "ESS limit"}
 
@@ -83,7 +88,7 @@ class LiveDisplay:
 
     def _heading(self) -> Text:
         path = encodable(str(self._run.path), self._console)
-        heading = Text(overflow="fold")
+        heading = Text("\n", overflow="fold")
         return heading.append(title(self._run.config), style="bold").append(f"\n{path}\n", "dim")
 
     def _say(self, text: str) -> None:
@@ -148,78 +153,67 @@ def bar(share: float, width: int, *, ascii_only: bool) -> str:
     return full * filled + empty * (width - filled)
 
 
-def draw(history: Sequence[Progress], config: TrainConfig, console: Console) -> Group:
+def draw(history: Sequence[Progress], config: TrainConfig, console: Console) -> Table:
     """Draw where a run stands: how far it is, and one row for each thing worth watching."""
-    width = min(console.width, WIDEST)
-    graphic = max(10, width - 56)
+    ascii_only = console.options.ascii_only
+    width = max(10, min(console.width, WIDEST) - 56)
+    curve = partial(sparkline, width=width, ascii_only=ascii_only)
+    share = partial(bar, width=width, ascii_only=ascii_only)
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
-    table.add_column(width=graphic, no_wrap=True)
+    table.add_column(style="blue", no_wrap=True, width=width)
     table.add_column(style="bold", overflow="fold")
     table.add_column(style="dim", overflow="fold")
-    for row in _rows(history, config, graphic, ascii_only=console.options.ascii_only):
+    for row in (
+        _steps_row(history, config, share),
+        *_return_rows(history, config, curve),
+        *_weight_rows(history, config, curve, share),
+    ):
         table.add_row(*row)
-    return Group(table)
+    return table
 
 
-def _rows(
-    history: Sequence[Progress], config: TrainConfig, width: int, *, ascii_only: bool
-) -> list[tuple[str, Text, str, str]]:
+def _steps_row(history: Sequence[Progress], config: TrainConfig, share: Graphic) -> Row:
     now = history[-1]
-
-    def curve(values: list[float], top: float) -> Text:
-        return Text(sparkline(values, width, ascii_only=ascii_only, top=top), style="blue")
-
-    def share(value: float, style: str) -> Text:
-        return Text(bar(value, width, ascii_only=ascii_only), style=style)
-
     left = f"{duration(time_left(history, config))} left"
-    if config.threshold is not None:
+    if now.steps >= config.steps:
+        left = "all taken"
+    elif config.threshold is not None:
         left = f"at most {left}"
-    rows = [
-        (
-            "steps",
-            share(now.steps / config.steps, "blue"),
-            f"{now.steps:,} of {config.steps:,}",
-            left,
-        )
-    ]
+    return "steps", share(now.steps / config.steps), f"{now.steps:,} of {config.steps:,}", left
+
+
+def _return_rows(history: Sequence[Progress], config: TrainConfig, curve: Graphic) -> Iterator[Row]:
+    """Yield the greedy policy's returns and the training episodes', as far as there are any."""
     top = float("-inf") if config.threshold is None else config.threshold
     goal = "" if config.threshold is None else f" of {number(config.threshold)}"
-    checked = [p for p in history if p.evaluation_return is not None]
-    if checked:
-        returns = [p.evaluation_return for p in checked if p.evaluation_return is not None]
-        note = f"greedy, {checked[-1].evaluation_episodes} episodes"
-        rows.append(("return", curve(returns, top), number(returns[-1]) + goal, note))
-    trained = [p.training_return for p in history if p.training_return is not None]
-    if trained:
-        goal = "" if checked else goal
-        note = f"{now.episodes:,} episodes so far"
-        rows.append(("training", curve(trained, top), number(trained[-1]) + goal, note))
+    checks = [(r, p) for p in history if (r := p.evaluation_return) is not None]
+    if checks:
+        returns = [r for r, _ in checks]
+        note = f"greedy, {checks[-1][1].evaluation_episodes} episodes"
+        yield "return", curve(returns, top=top), number(returns[-1]) + goal, note
+        goal = ""
+    returns = [r for p in history if (r := p.training_return) is not None]
+    if returns:
+        note = f"{history[-1].episodes:,} episodes so far"
+        yield "training", curve(returns, top=top), number(returns[-1]) + goal, note
+
+
+def _weight_rows(
+    history: Sequence[Progress], config: TrainConfig, curve: Graphic, share: Graphic
+) -> Iterator[Row]:
+    """Yield what the weights and the last improvement look like."""
+    now = history[-1]
+    ess = Text(share(now.ess), style=_ess_style(now.ess, config.min_ess))
+    yield "ESS", ess, f"{now.ess:.0%}", f"of {now.reused_steps:,} reused steps"
+    largest = curve([p.max_weight for p in history], top=1.0)
+    yield "weights", largest, f"largest {number(now.max_weight)}", f"mean {now.mean_weight:.2f}"
     ended = f"{IMPROVEMENT_ENDED[now.ended_by]}, {now.epochs} of {config.epochs}"
-    return [
-        *rows,
-        (
-            "ESS",
-            share(now.ess, _ess_style(now.ess, config.min_ess)),
-            f"{now.ess:.0%}",
-            f"of {now.reused_steps:,} reused steps",
-        ),
-        (
-            "weights",
-            curve([p.max_weight for p in history], 1.0),
-            f"largest {number(now.max_weight)}",
-            f"mean {now.mean_weight:.2f}",
-        ),
-        (
-            "KL",
-            curve([p.kl for p in history], config.max_kl),
-            f"{now.kl:.3f} of {config.max_kl:g}",
-            ended,
-        ),
-        ("entropy", curve([p.entropy for p in history], float("-inf")), f"{now.entropy:.2f}", ""),
-        ("reuse", curve([p.uses for p in history], 0.0), times(now.uses), "each step so far"),
-    ]
+    moved = curve([p.kl for p in history], top=config.max_kl)
+    yield "KL", moved, f"{now.kl:.3f} of {config.max_kl:g}", ended
+    entropy = curve([p.entropy for p in history], top=float("-inf"))
+    yield "entropy", entropy, f"{now.entropy:.2f}", ""
+    yield "reuse", curve([p.uses for p in history], top=0.0), times(now.uses), "each step so far"
 
 
 def _ess_style(ess: float, least: float) -> str:

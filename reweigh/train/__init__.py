@@ -1,0 +1,1 @@
+"""Training: options, the run folder, one improvement, and the loop around it."""

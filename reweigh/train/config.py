@@ -17,8 +17,8 @@ class TrainConfig:
     minutes: float | None = None
     """Stop after this many minutes of wall-clock time."""
     threshold: float | None = None
-    """Stop when the greedy policy's mean return over 100 uncounted episodes reaches this. Default: the
-    threshold registered with the environment, if it has one."""
+    """Stop when the greedy policy's mean return over 100 uncounted episodes reaches this. Default:
+    the threshold registered with the environment, if it has one."""
     seed: int = 0
     """The same seed gives the same policy, bit for bit, on the same machine."""
 
@@ -40,7 +40,7 @@ class TrainConfig:
     max_kl: float = 0.03
     """End an improvement when the policy has moved this far, in nats per step."""
     min_ess: float = 0.1
-    """End an improvement when the effective sample size falls below this share of the reused steps."""
+    """End an improvement when the effective sample size is below this share of the reused steps."""
     discount: float = 0.99
     """Discount per step."""
     trace_lambda: float = 0.95
@@ -55,11 +55,16 @@ class TrainConfig:
     check_every: int = 128
     """Check the greedy policy every this many steps."""
     evaluation_episodes: int = 10
-    """Uncounted episodes of the greedy policy at each check; 0 checks the training episodes instead."""
+    """Uncounted episodes of the greedy policy at each check; 0 checks the training episodes."""
     threads: int = 1
     """Threads of PyTorch's operations; small networks are fastest with 1."""
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """Refuse options that cannot be.
+
+        Raises:
+            ValueError: names the first of them.
+        """
         at_least = {
             "steps": 1, "seed": 0, "reuse": 1, "iteration_steps": 1, "environments": 1,
             "epochs": 1, "minibatches": 1, "evaluation_episodes": 0, "check_every": 1, "threads": 1,

@@ -90,7 +90,7 @@ def improve(
     began = _log_prob(learner, batch)
     log_centre = log_ratios(began, batch.log_prob_behaviour, batch.segments)
     now, weights = began, log_centre
-    epochs, ended_by, losses = 0, "epochs", (0.0, 0.0, 0.0)
+    epochs, ended_by, kl, losses = 0, "epochs", 0.0, (0.0, 0.0, 0.0)
     while epochs < config.epochs and ended_by == "epochs":
         targets, advantages = _estimates(learner, batch, weights, config)
         losses = _epoch(learner, batch, targets, advantages, log_centre, config, generator)
@@ -111,9 +111,7 @@ def _standardise_value(learner: Learner, batch: Batch, config: TrainConfig) -> N
     with torch.no_grad():
         bootstrap = learner.value(batch.final_observations) * batch.goes_on
     learner.value.standardise(
-        reward_to_go(
-            batch.rewards, batch.segments, discount=config.discount, bootstrap=bootstrap
-        )
+        reward_to_go(batch.rewards, batch.segments, discount=config.discount, bootstrap=bootstrap)
     )
 
 
@@ -150,16 +148,15 @@ def _epoch(
     config: TrainConfig,
     generator: torch.Generator,
 ) -> tuple[float, float, float]:
-    """Pass once over the batch; return policy loss, value loss and entropy, means over minibatches."""
+    """Pass once over the batch; return mean policy loss, value loss and entropy."""
     order = torch.randperm(len(batch), generator=generator)
     sums = torch.zeros(3)
     minibatches = order.tensor_split(min(config.minibatches, len(batch)))
     for index in minibatches:
         alone = Segments.packed(torch.tensor([len(index)]))
         distribution = learner.policy(batch.observations[index])
-        ratios = log_ratios(
-            distribution.log_prob(batch.actions[index]), batch.log_prob_behaviour[index], alone
-        )
+        log_prob = _finite(distribution.log_prob(batch.actions[index]))
+        ratios = log_ratios(log_prob, batch.log_prob_behaviour[index], alone)
         objective = clipped_ratio(
             ratios, advantages[index], alone, clip=config.clip, log_centre=log_centre[index]
         )
@@ -180,7 +177,13 @@ def _epoch(
 
 def _log_prob(learner: Learner, batch: Batch) -> Tensor:
     with torch.no_grad():
-        log_prob = learner.policy(batch.observations).log_prob(batch.actions)
+        return _finite(learner.policy(batch.observations).log_prob(batch.actions))
+
+
+def _finite(log_prob: Tensor) -> Tensor:
     if not log_prob.isfinite().all():
-        raise ValueError("the policy gives NaN: it has diverged; try a smaller learning rate")
+        raise ValueError(
+            "the policy gives NaN or a probability of 0 to an action that was taken: it has "
+            "diverged; try a smaller learning rate"
+        )
     return log_prob

@@ -64,8 +64,7 @@ class Run:
         """Make the folder of a new run.
 
         Raises:
-            ValueError: there is a run already.
-            OSError: the folder cannot be written.
+            ValueError: there is a run already, or the folder cannot be written.
         """
         path = Path(path)
         if (path / "config.json").exists():
@@ -73,8 +72,13 @@ class Run:
                 f"{path} is a run already; go on with it by `reweigh resume {path}`, "
                 "or choose another folder with --out"
             )
-        path.mkdir(parents=True, exist_ok=True)
-        log = TrajectoryLog.create(path / "log", schema)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            log = TrajectoryLog.create(path / "log", schema)
+        except (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError) as error:
+            raise ValueError(
+                f"{path} cannot be written ({error.strerror}); choose another folder with --out"
+            ) from None
         run = cls(path, config, log, description)
         run._write_config()
         return run
@@ -101,6 +105,7 @@ class Run:
         """Set new limits of steps and minutes; None leaves a limit as it is."""
         new = {"steps": steps, "minutes": minutes}
         self.config = replace(self.config, **{k: v for k, v in new.items() if v is not None})
+        self.config.validate()
         self._write_config()
 
     def _write_config(self) -> None:

@@ -4,7 +4,6 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 from torch import nn
 
@@ -26,12 +25,12 @@ def new_run(path: str | Path, config: TrainConfig) -> Run:
     """Make the folder of a new run; its threshold is the environment's unless one is given.
 
     Raises:
-        ValueError: the environment cannot be made, or the folder holds a run already.
-        OSError: the folder cannot be written.
+        ValueError: the environment cannot be made, or the folder holds a run or cannot be written.
     """
+    config.validate()
     env = make(config.environment)
     try:
-        registered = gym.spec(config.environment).reward_threshold
+        registered = None if env.spec is None else env.spec.reward_threshold
         if config.threshold is None and registered is not None:
             config = replace(config, threshold=float(registered))
         description = policy_description(env, config.hidden)
@@ -45,17 +44,21 @@ def collect_here(run: Run) -> Collect:
 
     An episode that was under way is reset by its seed and its logged actions are taken again, which
     brings back its state in any environment that Gymnasium's seeding determines.
+
+    Raises:
+        ValueError: the log is another environment's, or a file of the run is damaged.
     """
     config = run.config
+    env = make(config.environment)
+    run.log.require(schema(config.environment, env))
+    env.close()
     saved = run.load_checkpoint()
     positions = [] if saved is None else list(saved[0].positions)
     if not positions:
         positions = [Position(i) for i in range(config.environments)]
     version = 0 if saved is None else saved[0].version
     past = _past(run, {p.episode for p in positions if p.time}, version)
-    slots = [
-        Slot(p.episode, past[p.episode].actions if p.time else ()) for p in positions
-    ]
+    slots = [Slot(p.episode, past[p.episode].actions if p.time else ()) for p in positions]
     environments = make_vector(config.environment, seed=config.seed, slots=slots)
     collector = Collector(environments, config.seed, positions)
     for position, observation in zip(positions, collector.observations, strict=True):

@@ -1,0 +1,321 @@
+import html
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import asdict, replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from report_runs import CONFIG, make_run, progress, solved_run
+
+from reweigh.report import charts
+from reweigh.report.page import write_figure, write_report
+from reweigh.report.svg import ACCENT, CONTRAST
+
+VOID = {"meta", "br", "hr", "img", "link", "input", "path", "use", "rect"}
+CHARTS = (
+    "Effective sample size by age", "Mean weight by age", "Weights of the reused steps",
+    "Effective sample size", "KL of each improvement", "Passes of each improvement", "Entropy",
+    "Policy loss", "Value loss",
+)  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element closed in order, every id once."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.elements, self.texts = [], [], [], []
+        self.terms = {}
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self._element(tag, attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self._element(tag, attributes)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag, f"</{tag}> in {self.open}"
+
+    def handle_data(self, data):
+        text = " ".join(data.split())
+        if text:
+            self.texts.append(text)
+        if self.open[-1:] == ["dd"]:
+            self.terms[self.texts[-2]] = text
+
+    def _element(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+
+    def all(self, tag):
+        return [attributes for element, attributes in self.elements if element == tag]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    run = solved_run(tmp_path / "run", iterations=11)
+    slow = make_run(
+        tmp_path / "without-reuse",
+        [progress(i) for i in range(14)],
+        config=replace(CONFIG, reuse=1),
+    )
+    return run, slow
+
+
+def read(run, compared=None):
+    return Page(write_report(run, compared=compared).read_text(encoding="utf-8"))
+
+
+def test_the_page_says_what_came_out(pair):
+    run, slow = pair
+    page = read(run, slow)
+    assert (
+        "475 reached after 1,408 steps; each step was used 73 times. "
+        "Without reuse: 475 not reached in 1,792 steps."
+    ) in page.texts
+    assert page.terms["greedy return, mean of 100 episodes"] == "481.5"
+    assert page.terms["environment steps, 33 episodes"] == "1,408"
+    assert page.terms["each step was used"] == "73 times"
+    assert page.terms["effective sample size at the end"] == "75%"
+    assert page.terms["largest weight at the end"] == "12"
+    assert page.terms["training time"] == "22 s"
+
+
+def test_the_page_holds_every_setting(pair):
+    page = read(pair[0])
+    for name, value in asdict(CONFIG).items():
+        shown = {"minutes": "none", "hidden": "64 64"}.get(name, str(value))
+        assert page.terms[name] == shown, name
+
+
+def test_every_chart_can_be_read_without_seeing_it(pair):
+    page = read(*pair)
+    drawings = [a for a in page.all("svg") if a.get("role") == "img"]
+    labels = [a["aria-label"] for a in drawings]
+    assert len(drawings) == len(CHARTS) + 2  # the headline is there for wide and narrow screens
+    for heading in CHARTS:
+        assert any(label.startswith(f"{heading}. ") for label in labels), heading
+    assert "Weights of the reused steps. Largest weight 12." in labels
+    assert "Effective sample size by age. Newest 97%, oldest 87%." in labels
+    assert "Passes of each improvement. Last 40 of at most 40." in labels
+    assert any("475 reached after 1,408 steps" in label for label in labels)
+
+
+def test_the_page_needs_nothing_beside_itself(pair):
+    text = write_report(pair[0], compared=pair[1]).read_text(encoding="utf-8")
+    page = Page(text)
+    assert not re.search(r"https?://|//cdn|@import|url\((?!#)", text)
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.elements}
+    assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)]
+    assert page.all("meta")[1]["name"] == "viewport"
+
+
+def test_ids_are_unique_and_every_reference_is_there(pair):
+    text = write_report(pair[0], compared=pair[1]).read_text(encoding="utf-8")
+    ids = Page(text).ids
+    assert len(ids) == len(set(ids))
+    referred = set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', text))
+    assert {a or b for a, b in referred} <= set(ids)
+
+
+def test_the_same_run_gives_the_same_page(pair):
+    assert (
+        write_report(*pair[:1], compared=pair[1]).read_bytes()
+        == write_report(pair[0], compared=pair[1]).read_bytes()
+    )
+
+
+def test_names_are_escaped(tmp_path):
+    config = replace(CONFIG, environment='<b onclick="x">&amp;')
+    run = make_run(tmp_path / "<i>run", [progress(0)], config=config)
+    text = write_report(run, compared=None).read_text(encoding="utf-8")
+    page = Page(text)
+    assert {"b", "i"}.isdisjoint(tag for tag, _ in page.elements)
+    assert page.terms["environment"] == '<b onclick="x">&amp;'
+    assert f"reweigh · {run.path}" in page.texts
+
+
+def test_a_run_of_one_iteration_has_a_page(tmp_path):
+    unmeasured = replace(
+        progress(0), training_return=None, evaluation_return=None, evaluation_episodes=0
+    )
+    config = replace(CONFIG, threshold=None, evaluation_episodes=0)
+    page = read(make_run(tmp_path / "run", [unmeasured], config=config))
+    assert "128 steps taken; each step was used 6.6 times." in page.texts
+
+
+def test_a_run_without_an_iteration_is_told_how_to_go_on(tmp_path):
+    run = make_run(tmp_path / "run", [])
+    with pytest.raises(ValueError, match=re.escape(f"reweigh resume {run.path}")):
+        write_report(run, compared=None)
+
+
+def test_the_page_follows_the_system_into_the_dark(pair):
+    text = write_report(pair[0], compared=None).read_text(encoding="utf-8")
+    assert "@media(prefers-color-scheme:dark){:root{" in text
+    drawings = text[text.index("<svg") : text.index("<h2>Settings")]
+    assert "var(--accent)" in drawings
+    assert set(re.findall(r"#[0-9a-f]{6}\b", drawings)) == set()
+
+
+def axes():
+    return Figure().add_subplot()
+
+
+def curves(painted):
+    return {
+        line.get_label(): (np.asarray(line.get_xdata()).tolist(), list(line.get_ydata()))
+        for line in painted.lines
+    }
+
+
+def test_learning_curve_draws_the_returns_of_both_runs():
+    history = [progress(i) for i in range(4)]
+    slow = [progress(i) for i in range(6)]
+    painted = axes()
+    charts.learning_curve(painted, history, slow, threshold=475.0, legend_columns=2)
+    drawn = curves(painted)
+    assert drawn["greedy policy, with reuse"] == (
+        [128, 256, 384, 512], [p.evaluation_return for p in history],
+    )  # fmt: skip
+    assert drawn["training episodes, with reuse"] == ([128, 384, 512], [10.0, 50.0, 70.0])
+    assert drawn["greedy policy, without reuse"][0] == [128, 256, 384, 512, 640, 768]
+    colours = {line.get_label(): line.get_color() for line in painted.lines}
+    assert colours["greedy policy, with reuse"] == ACCENT
+    assert colours["greedy policy, without reuse"] == CONTRAST
+    assert [475.0, 475.0] in [values for _, values in drawn.values()]
+    assert "threshold 475" in [text.get_text() for text in painted.texts]
+
+
+def test_the_mark_stands_where_the_threshold_was_reached():
+    history = [progress(i) for i in range(4)]
+    painted = axes()
+    charts.mark_reached(painted, history, 384, ACCENT, height=0.1)
+    dot, vertical = painted.lines
+    assert (list(dot.get_xdata()), list(dot.get_ydata())) == ([384], [73.3])
+    assert list(vertical.get_xdata()) == [384, 384]
+    assert painted.texts[0].get_text() == "384 steps"
+
+
+def test_weights_by_age_are_drawn_newest_first():
+    now = progress(20)
+    painted = axes()
+    charts.effective_sample_size_by_age(painted, now)
+    assert painted.patches[0].get_data().values.tolist() == list(now.ess_by_age)
+    assert painted.patches[0].get_data().edges[[0, -1]].tolist() == [-0.5, 20.5]
+    painted = axes()
+    charts.mean_weight_by_age(painted, now)
+    reference, means = painted.lines
+    assert list(reference.get_ydata()) == [1, 1]
+    assert list(means.get_ydata()) == list(now.mean_weight_by_age)
+
+
+def test_histogram_shows_shares_of_the_reused_steps_by_log10():
+    shares, edges = charts.weight_shares(progress(0))
+    assert shares.sum() == pytest.approx(1)
+    assert shares[0] == pytest.approx(28 / 128)
+    (hill,) = np.flatnonzero(shares[1:]) + 1
+    assert edges[[hill, hill + 1]] == pytest.approx([0, 0.1])
+    assert (edges[0], edges[-1]) == (-2, 2)
+
+
+def test_limits_are_drawn_where_they_are():
+    history = [progress(i) for i in range(4)]
+    painted = axes()
+    charts.kl(painted, history, limit=0.03)
+    assert [list(line.get_ydata()) for line in painted.lines] == [
+        [p.kl for p in history], [0.03, 0.03],
+    ]  # fmt: skip
+    painted = axes()
+    charts.effective_sample_size(painted, history, least=0.1)
+    assert [list(line.get_ydata()) for line in painted.lines] == [
+        [p.ess for p in history], [0.1, 0.1],
+    ]  # fmt: skip
+
+
+def test_passes_are_told_apart_by_why_they_ended():
+    history = [*map(progress, range(3)), replace(progress(3), ended_by="ess", epochs=5)]
+    painted = axes()
+    charts.epochs(painted, history)
+    assert curves(painted) == {
+        "all passes done": ([128, 384], [40, 40]),
+        "KL limit": ([256], [17]),
+        "ESS limit": ([512], [5]),
+    }
+
+
+def test_figure_is_one_svg_file_that_reads_on_light_and_dark(pair, tmp_path):
+    path = tmp_path / "learning-curve.svg"
+    write_figure(pair[0], compared=pair[1], path=path)
+    text = path.read_text(encoding="utf-8")
+    assert Page(text).elements[0][1]["xmlns"] == "http://www.w3.org/2000/svg"
+    assert re.findall(r"https?://[^\"]+", text) == ["http://www.w3.org/2000/svg"]
+    assert "prefers-color-scheme:dark" in text
+    assert '<rect width="100%" height="100%"' in text
+    assert ">1,408 steps<" in text
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def chromium(profile, *arguments):
+    return subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
+            "--disable-background-networking", "--hide-scrollbars", "--enable-logging=stderr",
+            f"--user-data-dir={profile}", *arguments,
+        ],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_chromium_shows_the_page(pair, tmp_path):
+    from matplotlib.image import imread
+
+    page = write_report(pair[0], compared=pair[1])
+    picture = tmp_path / "page.png"
+    shown = chromium(
+        tmp_path / "profile",
+        "--window-size=1200,2400",
+        f"--screenshot={picture}",
+        page.as_uri(),
+    )
+    assert "CONSOLE" not in shown.stderr
+    pixels = imread(picture)[..., :3]
+    assert pixels.shape == (2400, 1200, 3)
+    for colour in (ACCENT, CONTRAST):
+        rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        headline = pixels[200:700]
+        assert (np.abs(headline - rgb).max(axis=-1) < 0.02).sum() > 300, colour
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_chromium_scrolls_only_down(pair, tmp_path):
+    # A window cannot be as narrow as a telephone, a frame can.
+    text = write_report(pair[0], compared=pair[1]).read_text(encoding="utf-8")
+    widths = (320, 390, 768, 1440)
+    frames = "".join(
+        f'<iframe style="width:{width}px;border:0" srcdoc="{html.escape(text)}"></iframe>'
+        for width in widths
+    )
+    measure = (
+        "onload=()=>{document.title=JSON.stringify([...document.querySelectorAll('iframe')].map("
+        "f=>[f.contentDocument.documentElement.scrollWidth,"
+        "getComputedStyle(f.contentDocument.querySelector('.narrow')).display]))}"
+    )
+    outside = tmp_path / "frames.html"
+    outside.write_text(f"<!doctype html><script>{measure}</script>{frames}", encoding="utf-8")
+    shown = chromium(tmp_path / "profile", "--dump-dom", outside.as_uri())
+    measured = json.loads(html.unescape(re.search("<title>(.*?)</title>", shown.stdout)[1]))
+    assert measured == [[320, "block"], [390, "block"], [768, "none"], [1440, "none"]]
