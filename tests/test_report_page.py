@@ -312,10 +312,16 @@ def test_chromium_scrolls_only_down(pair, tmp_path):
     measure = (
         "onload=()=>{document.title=JSON.stringify([...document.querySelectorAll('iframe')].map("
         "f=>[f.contentDocument.documentElement.scrollWidth,"
-        "getComputedStyle(f.contentDocument.querySelector('.narrow')).display]))}"
+        "...['.wide','.narrow'].map("
+        "c=>getComputedStyle(f.contentDocument.querySelector(c)).display)]))}"
     )
     outside = tmp_path / "frames.html"
     outside.write_text(f"<!doctype html><script>{measure}</script>{frames}", encoding="utf-8")
     shown = chromium(tmp_path / "profile", "--dump-dom", outside.as_uri())
     measured = json.loads(html.unescape(re.search("<title>(.*?)</title>", shown.stdout)[1]))
-    assert measured == [[320, "block"], [390, "block"], [768, "none"], [1440, "none"]]
+    assert measured == [
+        [320, "none", "block"],
+        [390, "none", "block"],
+        [768, "block", "none"],
+        [1440, "block", "none"],
+    ]

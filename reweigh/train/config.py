@@ -26,7 +26,7 @@ class TrainConfig:
     """Train on the steps of this many last policies; 1 is on-policy, without reuse."""
     iteration_steps: int = 128
     """Environment steps that each policy samples."""
-    environments: int = 8
+    environments: int = 1
     """Parallel environments that sample them."""
 
     epochs: int = 40
@@ -37,7 +37,7 @@ class TrainConfig:
     """Step size of Adam."""
     clip: float = 0.2
     """How far a step's ratio may move from where the improvement found it."""
-    max_kl: float = 0.03
+    max_kl: float = 0.1
     """End an improvement when the policy has moved this far, in nats per step."""
     min_ess: float = 0.1
     """End an improvement when the effective sample size is below this share of the reused steps."""

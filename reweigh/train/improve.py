@@ -69,9 +69,9 @@ class Improvement:
     epochs: int
     ended_by: str
     kl: float
-    entropy: float
     policy_loss: float
     value_loss: float
+    entropy: float
 
 
 def improve(
@@ -89,21 +89,27 @@ def improve(
     _standardise_value(learner, batch, config)
     began = _log_prob(learner, batch)
     log_centre = log_ratios(began, batch.log_prob_behaviour, batch.segments)
-    now, weights = began, log_centre
-    epochs, ended_by, kl, losses = 0, "epochs", 0.0, (0.0, 0.0, 0.0)
-    while epochs < config.epochs and ended_by == "epochs":
+    weights, epochs = log_centre, 0
+    while True:
         targets, advantages = _estimates(learner, batch, weights, config)
         losses = _epoch(learner, batch, targets, advantages, log_centre, config, generator)
         epochs += 1
         now = _log_prob(learner, batch)
         weights = log_ratios(now, batch.log_prob_behaviour, batch.segments)
         kl = float(approximate_kl(log_ratios(now, began, batch.segments), batch.segments))
-        if kl > config.max_kl:
-            ended_by = "kl"
-        elif effective_sample_size(weights) < config.min_ess * len(batch):
-            ended_by = "ess"
-    policy_loss, value_loss, entropy = losses
-    return Improvement(weights, epochs, ended_by, kl, entropy, policy_loss, value_loss)
+        ess = float(effective_sample_size(weights)) / len(batch)
+        ended_by = _end(epochs, kl, ess, config)
+        if ended_by is not None:
+            return Improvement(weights, epochs, ended_by, kl, *losses)
+
+
+def _end(epochs: int, kl: float, ess: float, config: TrainConfig) -> str | None:
+    """Return what ends an improvement after so many passes, or None if it goes on."""
+    if kl > config.max_kl:
+        return "kl"
+    if ess < config.min_ess:
+        return "ess"
+    return "epochs" if epochs == config.epochs else None
 
 
 def _standardise_value(learner: Learner, batch: Batch, config: TrainConfig) -> None:
