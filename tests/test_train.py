@@ -307,6 +307,18 @@ def test_options_that_cannot_be_are_refused(options, message):
         TrainConfig(**{**SMALL, **options}).validate()
 
 
+def test_a_line_of_metrics_cut_short_is_left_out_and_a_damaged_one_said(tmp_path):
+    run = start(tmp_path / "run", steps=120)
+    finish(run)
+    path = run.path / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole[:-10])
+    assert [p.iteration for p in run.metrics()] == [0]
+    path.write_text("{" + whole)
+    with pytest.raises(ValueError, match="damaged in line 1"):
+        list(run.metrics())
+
+
 def test_a_folder_that_is_no_run_or_is_damaged_is_said(uninterrupted, tmp_path):
     with pytest.raises(ValueError, match="is not a run"):
         Run.open(tmp_path)

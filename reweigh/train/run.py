@@ -142,11 +142,17 @@ class Run:
             file.write(json.dumps(asdict(progress)) + "\n")
 
     def metrics(self) -> Iterator[Progress]:
-        """Read what the iterations so far told."""
+        """Read what the iterations so far told; a line that a kill cut short is not one of them.
+
+        Raises:
+            ValueError: another line is damaged.
+        """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(path.read_text().splitlines(keepends=True), 1):
+            if not line.endswith("\n"):
+                return
             try:
                 yield Progress(**json.loads(line))
             except (json.JSONDecodeError, TypeError):
