@@ -98,7 +98,8 @@ def test_compare_trains_the_same_learner_without_reuse(reweigh):
 
 def test_an_environment_of_ones_own_is_found_beside_the_user(reweigh, tmp_path):
     source = (Path(__file__).parent / "scripted.py").read_text()
-    (tmp_path / "my_own_envs.py").write_text(source.replace("{_class.__name__}", "My{_class.__name__}"))
+    own = source.replace("{_class.__name__}", "My{_class.__name__}")
+    (tmp_path / "my_own_envs.py").write_text(own)
     code, _, err = reweigh("train", "my_own_envs:MyCounting-v0", *QUICK)
     assert (code, err) == (0, "")
     code, out, _ = reweigh("evaluate-run", "runs/MyCounting-v0-1", "--episodes", "4")
