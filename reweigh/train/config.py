@@ -45,8 +45,9 @@ class TrainConfig:
     """Discount per step."""
     trace_lambda: float = 0.95
     """V-trace's lambda: 0 trusts the value function, 1 the rewards."""
-    entropy: float = 0.0
-    """Weight of the entropy bonus."""
+    entropy: float = 0.4
+    """Weight of the entropy bonus, beside advantages of standard deviation 1: actions that the
+    policy no longer takes, its old steps can no longer weigh."""
     max_gradient_norm: float = 0.5
     """Gradients of policy and of value function are each shortened to this length."""
     hidden: tuple[int, ...] = (64, 64)
