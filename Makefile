@@ -4,7 +4,7 @@ ENV ?= CartPole-v1
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types golden clean
+.PHONY: train test lint types golden compare clean
 
 train: .venv/installed  ## train CartPole-v1 (make train ENV=Acrobot-v1 for another)
 	$(BIN)/reweigh train $(ENV)
@@ -22,6 +22,9 @@ types: .venv/installed-dev
 mutants: .venv/installed-dev  ## break the code on purpose; every change must be noticed
 	$(BIN)/python tests/mutants.py
 
+compare: .venv/installed .venv-compare/installed  ## Stable-Baselines3 PPO and reweigh, measured alike
+	.venv-compare/bin/python benchmarks/peers.py
+
 clean:
 	rm -rf .venv
 
@@ -34,4 +37,11 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+# An environment of its own: what reweigh is compared with never decides what reweigh runs on.
+.venv-compare/installed: constraints.txt
+	$(PYTHON) -m venv .venv-compare
+	$(subst .venv,.venv-compare,$(PIP)) torch
+	$(subst .venv,.venv-compare,$(PIP)) stable-baselines3==2.9.2
 	touch $@

@@ -18,6 +18,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reweigh.train.progress import Progress
 
 THRESHOLDS = {
     "CartPole-v1": 475.0,
@@ -44,8 +48,8 @@ class Result:
     last_return: float
 
 
-def measure(environment: str, seed: int, steps: int, options: str) -> Result:
-    """Train once in this process, in a run folder that is thrown away."""
+def curve(environment: str, seed: int, steps: int, options: str, folder: Path) -> "list[Progress]":
+    """Train once in this process, in a run folder of its own; return what each iteration told."""
     from reweigh.train.config import TrainConfig
     from reweigh.train.loop import train
     from reweigh.train.start import collect_here, new_run
@@ -61,25 +65,25 @@ def measure(environment: str, seed: int, steps: int, options: str) -> Result:
             **json.loads(options),
         }
     )
-    last_return, last = float("nan"), None
+    run = new_run(folder, config)
+    return list(train(run, collect_here(run)))
+
+
+def measure(environment: str, seed: int, steps: int, options: str) -> Result:
+    """Train once and keep the figures alone."""
     with tempfile.TemporaryDirectory() as folder:
-        run = new_run(Path(folder) / "run", config)
-        for progress in train(run, collect_here(run)):
-            last = progress
-            if progress.evaluation_return is not None:
-                last_return = progress.evaluation_return
-        saved = run.load_checkpoint()
-    assert last is not None
-    assert saved is not None
+        history = curve(environment, seed, steps, options, Path(folder) / "run")
+    last = history[-1]
+    returns = [p.evaluation_return for p in history if p.evaluation_return is not None]
     return Result(
-        environment,
-        seed,
-        options,
-        saved[0].steps_to_threshold,
-        last.steps,
-        round(last.seconds, 2),
-        round(last.cpu_seconds, 2),
-        round(last_return, 1),
+        environment=environment,
+        seed=seed,
+        options=options,
+        steps_to_threshold=last.steps if returns[-1] >= THRESHOLDS[environment] else None,
+        steps=last.steps,
+        seconds=round(last.seconds, 2),
+        cpu_seconds=round(last.cpu_seconds, 2),
+        last_return=round(returns[-1], 1),
     )
 
 

@@ -1,5 +1,6 @@
 """The command `reweigh`. A user's mistake is one line and exit code 2; ours is a traceback."""
 
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -140,9 +141,11 @@ def _drive(runs: Sequence[Run]) -> int:
 
     from reweigh.report.page import write_report
     from reweigh.report.summary import print_summary, summarise, write_summary
+    from reweigh.report.wording import callable_here, print_plainly
     from reweigh.train.loop import finished
 
     console = Console()
+    go_on = callable_here(f"reweigh resume {shlex.quote(str(runs[0].path))}")
     interrupted = False
     try:
         for run in runs:
@@ -150,8 +153,7 @@ def _drive(runs: Sequence[Run]) -> int:
     except KeyboardInterrupt:
         interrupted = True
     except OSError as error:
-        go_on = f"nothing is lost: mend it, then go on with `reweigh resume {runs[0].path}`"
-        raise OSError(f"{error}; {go_on}") from error
+        raise OSError(f"{error}; nothing is lost: mend it, then go on by `{go_on}`") from error
     summaries = []
     for run in runs:
         saved = run.load_checkpoint()
@@ -160,7 +162,7 @@ def _drive(runs: Sequence[Run]) -> int:
         summaries.append(summarise(run, finished(run.config, saved[0]) or "interrupt"))
         write_summary(run, summaries[-1])
     if not summaries:
-        console.print(f"Nothing was learnt yet. Begin again with: reweigh resume {runs[0].path}")
+        print_plainly(f"Nothing was learnt yet. Begin by `{go_on}`", console)
         return 130
     compared = len(summaries) > 1
     write_report(runs[0], compared=runs[1] if compared else None)

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from report_runs import CONFIG, make_run, progress, solved_run
 
 from reweigh.report import charts
-from reweigh.report.page import write_figure, write_report
-from reweigh.report.svg import ACCENT, CONTRAST
+from reweigh.report.page import write_report
+from reweigh.report.svg import ACCENT, CONTRAST, draw, standalone
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "path", "use", "rect"}
 CHARTS = (
@@ -254,10 +254,14 @@ def test_passes_are_told_apart_by_why_they_ended():
     }
 
 
-def test_figure_is_one_svg_file_that_reads_on_light_and_dark(pair, tmp_path):
-    path = tmp_path / "learning-curve.svg"
-    write_figure(pair[0], compared=pair[1], path=path)
-    text = path.read_text(encoding="utf-8")
+def test_a_picture_alone_is_one_svg_file_that_reads_on_light_and_dark(pair):
+    history = list(pair[0].metrics())
+
+    def paint(axes):
+        charts.mark_reached(axes, history, 1408, ACCENT, height=0.5)
+
+    drawn = draw(paint, name="picture", label="A picture", width=300, height=200)
+    text = standalone(drawn, width=300, height=200)
     assert Page(text).elements[0][1]["xmlns"] == "http://www.w3.org/2000/svg"
     assert re.findall(r"https?://[^\"]+", text) == ["http://www.w3.org/2000/svg"]
     assert "prefers-color-scheme:dark" in text

@@ -9,7 +9,7 @@ from report_runs import CONFIG, make_run, progress, solved_run
 from rich.console import Console
 
 from reweigh.report.summary import outcome, print_summary, summarise, write_summary
-from reweigh.report.wording import duration, number, times
+from reweigh.report.wording import callable_here, duration, number, times
 
 
 def test_summary_json_holds_the_outcome(tmp_path):
@@ -120,3 +120,16 @@ def test_nothing_heavy_is_imported_before_it_is_used():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_program_that_is_not_on_the_path_is_called_by_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "reweigh").touch(0o755)
+    monkeypatch.setattr("sys.executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", "")
+    assert callable_here("reweigh resume run") == "venv/bin/reweigh resume run"
+    assert callable_here("tensorboard --logdir x") == "tensorboard --logdir x", "not here either"
+    monkeypatch.setenv("PATH", str(folder))
+    assert callable_here("reweigh resume run") == "reweigh resume run"

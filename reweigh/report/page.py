@@ -65,17 +65,6 @@ def write_report(run: Run, *, compared: Run | None) -> Path:
     return path
 
 
-def write_figure(run: Run, *, compared: Run | None, path: Path) -> None:
-    """Write the headline picture of the report alone, as an SVG file.
-
-    Raises:
-        ValueError: one of the runs has no complete iteration yet.
-    """
-    told, other = Told.of(run), None if compared is None else Told.of(compared)
-    picture = _headline(told, other, "picture", WIDE)
-    path.write_text(svg.standalone(picture, width=WIDE[0], height=WIDE[1]), encoding="utf-8")
-
-
 def page(told: Told, compared: Told | None, path: Path) -> str:
     """Return the page as HTML."""
     said = outcome(told.summary, None if compared is None else compared.summary)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from reweigh.report.wording import duration, number, print_plainly, times
+from reweigh.report.wording import callable_here, duration, number, print_plainly, times
 from reweigh.train.run import Checkpoint, Run, write_whole
 
 
@@ -103,12 +103,13 @@ def print_summary(
         console: Where to print.
     """
     places = [("run", str(run.path)), ("report", str(run.path / "report.html"))]
+    commands = [(what, callable_here(it)) for what, it in next_commands(summary, run.path)]
     lines = [
         "",
         f"{summary['environment']}: {outcome(summary, compared)}",
         *_details(summary),
         "",
-        *(f"  {what:<20} {it}" for what, it in places + next_commands(summary, run.path)),
+        *(f"  {what:<20} {it}" for what, it in places + commands),
     ]
     for line in lines:
         print_plainly(line, console)

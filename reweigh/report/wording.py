@@ -1,5 +1,10 @@
 """Numbers, durations and lines as a person reads them."""
 
+import os
+import shutil
+import sys
+from pathlib import Path
+
 from rich.console import Console
 
 
@@ -25,6 +30,15 @@ def times(uses: float) -> str:
     """Write how many times, as in "each step was used 95 times"."""
     text = number(uses) if uses < 10 else f"{uses:,.0f}"
     return "once" if text == "1" else f"{text} times"
+
+
+def callable_here(command: str) -> str:
+    """Write a command as it can be called here: a program not on the PATH by where it is."""
+    program, _, arguments = command.partition(" ")
+    own = Path(sys.executable).with_name(program)
+    if shutil.which(program) is None and own.exists():
+        program = min(str(own), os.path.relpath(own), key=len)
+    return f"{program} {arguments}"
 
 
 def print_plainly(text: str, console: Console) -> None:
