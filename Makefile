@@ -10,7 +10,7 @@ train: .venv/installed  ## train CartPole-v1 (make train ENV=Acrobot-v1 for anot
 	$(BIN)/reweigh train $(ENV)
 
 test: .venv/installed-dev  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

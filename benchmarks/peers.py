@@ -43,7 +43,7 @@ class Settings:
     """What rl-baselines3-zoo gives for one environment; whatever is not here is PPO's default."""
 
     environments: int
-    scheduled_steps: int  # over which linear schedules fall to zero
+    total_steps: int  # after which linear schedules are at zero
     normalise: bool  # observations and rewards, by their running statistics
     ppo: dict[str, Any]
 
@@ -51,7 +51,7 @@ class Settings:
 SETTINGS = {
     "CartPole-v1": Settings(
         environments=8,
-        scheduled_steps=100_000,
+        total_steps=100_000,
         normalise=False,
         ppo={
             "n_steps": 32,
@@ -66,7 +66,7 @@ SETTINGS = {
     ),
     "Acrobot-v1": Settings(
         environments=16,
-        scheduled_steps=1_000_000,
+        total_steps=1_000_000,
         normalise=True,
         ppo={"n_steps": 256, "n_epochs": 4, "gae_lambda": 0.94, "gamma": 0.99, "ent_coef": 0.0},
     ),
@@ -149,7 +149,7 @@ def measure(environment: str, seed: int, steps: int) -> Result:
         environments = VecNormalize(environments, gamma=settings.ppo["gamma"])
     check = Check(environment, seed=seed, steps=steps)
     model = PPO("MlpPolicy", environments, seed=seed, device="cpu", **settings.ppo)
-    model.learn(settings.scheduled_steps, callback=check)
+    model.learn(settings.total_steps, callback=check)
     environments.close()
     return Result(
         environment,
@@ -200,7 +200,9 @@ def table_row(learner: str, results: list[Result]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description="Measure Stable-Baselines3 PPO and reweigh alike, in one table."
+    )
     parser.add_argument("--environments", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--steps", type=int, default=60_000, help="give up after this many steps")
