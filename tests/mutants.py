@@ -1,9 +1,9 @@
-"""Breaks the mathematics on purpose, one change at a time, and sees whether the tests notice.
+"""Breaks the package on purpose, one change at a time, and sees whether the tests notice.
 
-    python tests/mutants.py
+    python tests/mutants.py            # all; or: python tests/mutants.py acting train
 
-Each mutant is a copy of the package with one text replaced; the tests of the core and of the
-recipes run against it. A mutant that survives is a hole in the tests: the exit status is 1.
+Each mutant is a copy of the package with one text replaced; the tests of its folder run against it.
+A mutant that survives is a hole in the tests: the exit status is 1.
 """
 
 import os
@@ -14,7 +14,14 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TESTS = [*sorted(ROOT.glob("tests/test_core_*.py")), ROOT / "tests" / "test_recipes.py"]
+MATHEMATICS = [*sorted(p.name for p in ROOT.glob("tests/test_core_*.py")), "test_recipes.py"]
+TESTS = {
+    "acting": ["test_acting.py", "test_train.py", "-k", "not killed_at and not cartpole_is"],
+    "train": ["test_train.py", "-k", "not killed_at and not cartpole_is"],
+    "core": MATHEMATICS,
+    "recipes.py": MATHEMATICS,
+    "contracts.py": MATHEMATICS,
+}
 
 MUTANTS = [
     # Where episodes and their steps are.
@@ -162,6 +169,46 @@ MUTANTS = [
     ("contracts.py", "if log_prob.dtype in (float16, bfloat16)", "if log_prob.dtype == float16"),
     ("contracts.py", "if not value > 0", "if value < 0"),
     ("contracts.py", "(x >= 0).all()", "(x >= -9).all()"),
+    # Acting: what is a step, whose it is, and how it ended.
+    ("acting/collect.py", "live = ~self.resetting", "live = np.ones_like(self.resetting)"),
+    ("acting/collect.py", 'final[i] = infos["final_obs"][i]', "pass"),
+    ("acting/collect.py", "self.resetting = ended.copy()", "self.resetting = terminated.copy()"),
+    ("acting/collect.py", "position.episode + len(self.positions)", "position.episode + 1"),
+    ("acting/collect.py", "position.time - (last - first + 1)", "position.time - (last - first)"),
+    ("acting/collect.py", "first : f.last + 1", "first : f.last"),
+    ("acting/collect.py", "position.episode_return += float", "position.episode_return = float"),
+    ("acting/collect.py", "if tick.raised[i]:", "if False:"),
+    ("acting/collect.py", 'terminated=at_end("terminated")', 'terminated=at_end("truncated")'),
+    ("acting/collect.py", "episode_seed(self.seed, version)", "episode_seed(self.seed, 0)"),
+    ("acting/collect.py", "torch.random.fork_rng(devices=[]), ", ""),
+    ("acting/environments.py", "+= self._stride", "+= 1"),
+    ("acting/environments.py", "reset(seed=own", "reset(seed=seed"),
+    ("acting/environments.py", "for action in self._replay:", "for action in []:"),
+    ("acting/environments.py", "index + first", "index"),
+    ("acting/environments.py", "RescaleAction(env, -one, one)", "ClipAction(env)"),
+    ("acting/policy.py", "self.mean - mean", "mean - self.mean"),
+    ("acting/policy.py", "self.log_std.exp()", "self.log_std.exp() + 0.5"),
+    ("acting/evaluate.py", "returns[episode] += float(reward)", "returns[episode] = float(reward)"),
+    # Training: the objective, its limits, and going on where it stopped.
+    ("train/improve.py", "* batch.goes_on\n    learner", "\n    learner"),
+    ("train/improve.py", "kl > config.max_kl", "kl < -config.max_kl"),
+    ("train/improve.py", "ess < config.min_ess", "ess < 0"),
+    ("train/improve.py", "~t.terminated[last]", "~t.truncated[last]"),
+    ("train/improve.py", "t.stop[last] - t.start[first]", "t.lengths[first]"),
+    ("train/improve.py", "log_centre=log_centre[index]", "log_centre=None"),
+    ("train/improve.py", "- config.entropy * entropy", "+ config.entropy * entropy"),
+    ("train/improve.py", "(policy_loss + value_loss", "(policy_loss"),
+    ("train/improve.py", "estimate.action_values - values", "estimate.action_values"),
+    ("train/loop.py", "if version not in window:", "if True:"),
+    ("train/loop.py", "window.pop(version - config.reuse, None)", "pass"),
+    ("train/loop.py", "episode_seed(config.seed, version)", "0"),
+    ("train/loop.py", "checkpoint.version - config.reuse + 1", "checkpoint.version"),
+    ("train/loop.py", "run.forget_metrics_from(checkpoint.version)", "pass"),
+    ("train/loop.py", "learner.load(run.policies", "(lambda *_: None)(run.policies"),
+    ("train/loop.py", "len(seen) >= CONFIRMING_EPISODES and ", ""),
+    ("train/learner.py", "optimiser.{i}.{name}", "optimiser.0.{name}"),
+    ("train/start.py", "part.policy_version < version", "part.policy_version <= version"),
+    ("train/start.py", "p.episode, past[p.episode].actions if p.time else ()", "p.episode"),
 ]
 
 
@@ -174,33 +221,36 @@ def survives(file: str, old: str, new: str, folder: Path) -> bool:
     path.write_text(text.replace(old, new, 1))
     pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    tests = [str(folder / "tests" / test.name) for test in TESTS]
     done = subprocess.run(
-        [*pytest, *tests], cwd=folder, env=environment, capture_output=True, text=True
+        [*pytest, *TESTS[file.partition("/")[0]]],
+        cwd=folder / "tests",
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     path.write_text(text)
     return done.returncode == 0
 
 
 def main() -> int:
-    """Runs every mutant, reports the survivors, and returns the exit status."""
+    """Runs the mutants of the places named, or all; reports survivors, returns the exit status."""
+    mutants = [m for m in MUTANTS if not sys.argv[1:] or m[0].partition("/")[0] in sys.argv[1:]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(ROOT / "reweigh", folder / "reweigh")
         shutil.copy(ROOT / "pyproject.toml", folder)
-        (folder / "tests").mkdir()
-        for test in [*TESTS, ROOT / "tests" / "core_batches.py"]:
-            shutil.copy(test, folder / "tests")
-        if not survives("core/scan.py", "stride *= 2", "stride *= 2", folder):
-            print("the tests fail without any mutation: mend them first")
-            return 1
+        shutil.copytree(ROOT / "tests", folder / "tests")
+        for file in {file.partition("/")[0]: file for file, *_ in mutants}.values():
+            if not survives(file, "", "", folder):
+                print(f"the tests of {file} fail without any mutation: mend them first")
+                return 1
         survivors = []
-        for number, (file, old, new) in enumerate(MUTANTS, start=1):
+        for number, (file, old, new) in enumerate(mutants, start=1):
             alive = survives(file, old, new, folder)
-            print(f"{number:2}/{len(MUTANTS)} {'SURVIVES' if alive else 'killed'}  {file}: {old!r}")
+            print(f"{number:2}/{len(mutants)} {'SURVIVES' if alive else 'killed'}  {file}: {old!r}")
             if alive:
                 survivors.append((file, old, new))
-    print(f"{len(MUTANTS) - len(survivors)} of {len(MUTANTS)} killed")
+    print(f"{len(mutants) - len(survivors)} of {len(mutants)} killed")
     for file, old, new in survivors:
         print(f"survivor: {file}: {old!r} -> {new!r}")
     return 1 if survivors else 0
