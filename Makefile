@@ -4,7 +4,7 @@ ENV ?= CartPole-v1
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types golden compare clean
+.PHONY: train test lint types mutants compare clean
 
 train: .venv/installed  ## train CartPole-v1 (make train ENV=Acrobot-v1 for another)
 	$(BIN)/reweigh train $(ENV)
@@ -26,7 +26,7 @@ compare: .venv/installed .venv-compare/installed  ## Stable-Baselines3 PPO and r
 	.venv-compare/bin/python benchmarks/peers.py
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-compare
 
 # PyTorch first and alone: a package that pulls it in by a range would take a far larger build.
 .venv/installed: pyproject.toml constraints.txt

@@ -5,8 +5,8 @@ rl-baselines3-zoo gives for the environment (`hyperparams/ppo.yml`), and is chec
 update, that is each time its policy changes: every 256 steps for CartPole-v1, 4,096 for Acrobot-v1.
 Its greedy policy plays the episodes that reweigh's plays, from the same first states.
 
-One process and one thread at a time. CPU seconds are those of training to the threshold: without
-the checks for PPO; reweigh's own count, from its run, has the checks in it.
+One process and one thread at a time. CPU seconds are those of training to the threshold, checks
+aside.
 
     make compare                                                   # five seeds of each
     .venv-compare/bin/python benchmarks/peers.py --environments CartPole-v1 --seeds 0

@@ -75,11 +75,13 @@ def measure(environment: str, seed: int, steps: int, options: str) -> Result:
         history = curve(environment, seed, steps, options, Path(folder) / "run")
     last = history[-1]
     returns = [p.evaluation_return for p in history if p.evaluation_return is not None]
+    if not returns:
+        raise ValueError(f"{steps} steps of {environment} end before the first check; give more")
     return Result(
         environment=environment,
         seed=seed,
         options=options,
-        steps_to_threshold=last.steps if returns[-1] >= THRESHOLDS[environment] else None,
+        steps_to_threshold=last.steps if max(returns) >= THRESHOLDS[environment] else None,
         steps=last.steps,
         seconds=round(last.seconds, 2),
         cpu_seconds=round(last.cpu_seconds, 2),

@@ -201,7 +201,6 @@ MUTANTS = [
     ("train/improve.py", "estimate.action_values - values", "estimate.action_values"),
     ("train/loop.py", "if version not in window:", "if True:"),
     ("train/loop.py", "window.pop(version - config.reuse, None)", "pass"),
-    ("train/loop.py", "episode_seed(config.seed, version)", "0"),
     ("train/loop.py", "checkpoint.version - config.reuse + 1", "checkpoint.version"),
     ("train/loop.py", "run.forget_metrics_from(checkpoint.version)", "pass"),
     ("train/loop.py", "learner.load(run.policies", "(lambda *_: None)(run.policies"),

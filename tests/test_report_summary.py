@@ -80,7 +80,7 @@ def test_printed_summary_names_places_and_next_commands(tmp_path, ended_by, offe
     printed = output.getvalue().replace(f"'{run.path}'", "RUN")
     assert "CartPole-v1: 475 reached after 1,408 steps; each step was used 73 times." in printed
     assert "Greedy policy: 481.5, the mean of 100 uncounted episodes." in printed
-    assert "1,408 steps, 33 episodes, 22 s (18 s of processor)." in printed
+    assert "1,408 steps, 33 episodes, 22 s (18 s of processor, checks aside)." in printed
     assert str(run.path / "report.html") in printed
     assert f"tensorboard --logdir '{run.path / 'tensorboard'}'" in output.getvalue()
     assert offered in printed

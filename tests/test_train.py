@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -153,15 +153,35 @@ def test_what_was_committed_before_a_kill_is_not_sampled_again(
     uninterrupted, tmp_path, monkeypatch
 ):
     run = start(tmp_path / "run")
+    left = [improve, improve]
+
+    def until_killed(*arguments):
+        if not left:
+            raise KeyboardInterrupt
+        return left.pop()(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "improve", until_killed)  # after the commit, before the checkpoint
+        with pytest.raises(KeyboardInterrupt):
+            finish(run)
+    assert run.log.summary().steps_by_policy == {0: 60, 1: 60, 2: 60}
+    finish(Run.open(tmp_path / "run"))
+    assert_same(uninterrupted, Run.open(tmp_path / "run"))
+
+
+def test_metrics_before_a_kill_are_not_told_twice(uninterrupted, tmp_path, monkeypatch):
+    run = start(tmp_path / "run")
+    finish_two = zip(range(2), train(run, collect_here(run)), strict=False)
+    assert len(list(finish_two)) == 2
 
     def die(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "improve", die)  # after the log's commit, before the checkpoint
+        patch.setattr(Run, "save_checkpoint", die)  # after the metrics, before the checkpoint
         with pytest.raises(KeyboardInterrupt):
-            finish(run)
-    assert run.log.summary().steps_by_policy == {0: 60}
+            finish(Run.open(tmp_path / "run"))
+    assert len(list(run.metrics())) == 3
     finish(Run.open(tmp_path / "run"))
     assert_same(uninterrupted, Run.open(tmp_path / "run"))
 
@@ -242,6 +262,81 @@ def batch_and_learner(**options):
         '"observation_classes": 0, "hidden": [8]}'
     )
     return Learner.create(env_description, seed=0, learning_rate=0.01), Batch.of(t), config
+
+
+def improved_by_hand(learner, batch, config):
+    """Two passes of the objective in `improve`'s docstring, one minibatch each, step by step."""
+    gamma, stops = config.discount, batch.segments.stop.tolist()
+    behaviour = batch.log_prob_behaviour
+
+    def values():
+        v = learner.value(batch.observations).tolist()
+        after = learner.value(batch.final_observations).tolist()
+        return v, [x if on else 0.0 for x, on in zip(after, batch.goes_on.tolist(), strict=True)]
+
+    def log_prob():
+        return learner.policy(batch.observations).log_prob(batch.actions)
+
+    def backwards():
+        """Yield each step with its episode, whether it is the last, from the end."""
+        for t in reversed(range(len(batch))):
+            yield t, next(i for i, stop in enumerate(stops) if t < stop), t + 1 in stops
+
+    returns = [0.0] * (len(batch) + 1)
+    _, after = values()
+    for t, i, is_last in backwards():
+        returns[t] = float(batch.rewards[t]) + gamma * (after[i] if is_last else returns[t + 1])
+    learner.value.standardise(torch.tensor(returns[:-1], dtype=torch.float64))
+    centre = (log_prob() - behaviour).exp().detach()
+    for _ in range(2):
+        v, after = values()
+        rho = (log_prob() - behaviour).exp().clamp(max=1).tolist()
+        targets, action_values = [0.0] * len(batch), [0.0] * len(batch)
+        for t, i, is_last in backwards():
+            next_value, next_target = (after[i],) * 2 if is_last else (v[t + 1], targets[t + 1])
+            carried = 0.0 if is_last else next_target - next_value
+            delta = float(batch.rewards[t]) + gamma * next_value - v[t]
+            targets[t] = v[t] + rho[t] * (delta + gamma * config.trace_lambda * carried)
+            action_values[t] = float(batch.rewards[t]) + gamma * next_target
+        a = torch.tensor(action_values) - torch.tensor(v)
+        a = (a - a.mean()) / a.std(correction=0)
+        ratio = (log_prob() - behaviour).exp()
+        clipped = torch.minimum(torch.maximum(ratio, centre - config.clip), centre + config.clip)
+        objective = torch.minimum(ratio * a, clipped * a).mean()
+        entropy = learner.policy(batch.observations).entropy().mean()
+        error = (
+            learner.value(batch.observations) - torch.tensor(targets)
+        ) / learner.value.deviation
+        learner.optimiser.zero_grad()
+        (-objective - config.entropy * entropy + 0.5 * (error**2).mean()).backward()
+        for module in (learner.policy, learner.value):
+            torch.nn.utils.clip_grad_norm_(module.parameters(), config.max_gradient_norm)
+        learner.optimiser.step()
+
+
+def test_an_improvement_is_what_its_docstring_says():
+    options = {"epochs": 2, "minibatches": 1, "max_kl": 9.0, "clip": 0.02, "entropy": 0.3}
+    options |= {"trace_lambda": 0.8, "max_gradient_norm": 0.05, "discount": 0.9}
+    by_hand, batch, config = batch_and_learner(**options)
+    random = torch.Generator().manual_seed(4)
+    uneven = torch.rand(len(batch), generator=random, dtype=torch.float64)
+    batch = replace(batch, log_prob_behaviour=(0.2 + 0.7 * uneven).log())
+    learner, _, _ = batch_and_learner(**options)
+    for each in (by_hand, learner):
+        each.value.standardise(torch.tensor([40.0, 60.0]))  # so that what follows an end matters
+    result = improve(learner, batch, config, torch.Generator())
+    improved_by_hand(by_hand, batch, config)
+    assert result.ended_by == "epochs"
+    for module in ("policy", "value"):
+        pairs = zip(
+            getattr(learner, module).state_dict().values(),
+            getattr(by_hand, module).state_dict().values(),
+            strict=True,
+        )
+        for x, y in pairs:
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=2e-5)
+    now = learner.policy(batch.observations).log_prob(batch.actions)
+    torch.testing.assert_close(result.log_ratios, now.double() - batch.log_prob_behaviour)
 
 
 def test_a_batch_joins_the_fragments_of_an_episode():

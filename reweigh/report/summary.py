@@ -124,6 +124,7 @@ def _details(summary: dict[str, Any]) -> list[str]:
         )
     lines.append(
         f"{summary['steps']:,} steps, {summary['episodes']:,} episodes, "
-        f"{duration(summary['seconds'])} ({duration(summary['cpu_seconds'])} of processor)."
+        f"{duration(summary['seconds'])} "
+        f"({duration(summary['cpu_seconds'])} of processor, checks aside)."
     )
     return lines

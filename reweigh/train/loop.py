@@ -111,6 +111,7 @@ def _iterate(
 
     steps = checkpoint.steps + collected.steps
     recent = (*checkpoint.recent_returns, *collected.returns)[-CONFIRMING_EPISODES:]
+    trained_cpu = time.process_time()
     due = steps // config.check_every > checkpoint.steps // config.check_every
     returns = _check(learner.policy, config) if due and config.evaluation_episodes else None
     reached = _reached(config.threshold, returns, recent)
@@ -124,7 +125,7 @@ def _iterate(
         steps=steps,
         episodes=checkpoint.episodes + len(collected.returns),
         seconds=checkpoint.seconds + time.perf_counter() - began,
-        cpu_seconds=checkpoint.cpu_seconds + time.process_time() - began_cpu,
+        cpu_seconds=checkpoint.cpu_seconds + trained_cpu - began_cpu,
         steps_used=checkpoint.steps_used + improvement.epochs * len(batch),
         steps_to_threshold=steps if reached else None,
         recent_returns=recent,

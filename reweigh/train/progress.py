@@ -13,9 +13,9 @@ class Progress:
     episodes: int
     """Episodes finished so far."""
     seconds: float
-    """Wall-clock seconds of training so far, over all resumptions."""
+    """Wall-clock seconds so far, checks and all resumptions included."""
     cpu_seconds: float
-    """Processor seconds so far, evaluation included."""
+    """Processor seconds of collecting, logging and improving so far; checks are not in it."""
 
     training_return: float | None
     """Mean return of the episodes that ended in this iteration; None if none did."""
