@@ -43,18 +43,24 @@ def train(
     return _drive(runs)
 
 
-def resume(run: Positional[Path], steps: int | None = None, minutes: float | None = None) -> int:
+def resume(
+    run: Positional[Path],
+    steps: int | None = None,
+    minutes: float | None = None,
+    threshold: float | None = None,
+) -> int:
     """Go on with a run exactly where it stopped.
 
     Args:
         run: Folder of the run.
         steps: A new limit of environment steps, those of the run so far included.
         minutes: A new limit of minutes, those of the run so far included.
+        threshold: A new threshold for a run that has reached its own; inf for none.
     """
     paths = [p for p in (run, run / WITHOUT_REUSE) if p == run or p.exists()]
     runs = [Run.open(path) for path in paths]
     for each in runs:
-        each.extend(steps=steps, minutes=minutes)
+        each.extend(steps=steps, minutes=minutes, threshold=threshold)
     return _drive(runs)
 
 
@@ -73,6 +79,8 @@ def evaluate_run(
 
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; it must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; it must be at least 0")
     opened = Run.open(run)
     policy = opened.load_policy(version)
     returns = evaluate(policy, opened.config.environment, episodes=episodes, seed=seed)
@@ -194,10 +202,13 @@ def main() -> None:
     except ValueError as error:
         _say(error)
         sys.exit(2)
+    except KeyboardInterrupt:
+        _say("interrupted; a run goes on by `reweigh resume RUN`")
+        sys.exit(130)
     except OSError as error:
         _say(error)
         sys.exit(1)
 
 
-def _say(error: Exception) -> None:
+def _say(error: Exception | str) -> None:
     print("reweigh: " + " ".join(str(error).split()), file=sys.stderr)

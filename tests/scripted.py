@@ -78,15 +78,15 @@ class FromOne(Counting):
     """Actions 1, 2, 3; the reward is the action."""
 
     action_space = gym.spaces.Discrete(3, start=1)
-    observation_space = gym.spaces.Discrete(7)
+    observation_space = gym.spaces.Discrete(7, start=-2)
 
     def step(self, action):
         _, _, *rest = super().step(action)
-        return self.time, float(action), *rest
+        return self.time - 2, float(action), *rest
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed, options=options)
-        return 0, {}
+        return -2, {}
 
 
 class Unrepeatable(gym.Env):
@@ -105,6 +105,60 @@ class Unrepeatable(gym.Env):
         return np.array([Unrepeatable.resets], np.float32), 1.0, False, False, {}
 
 
+class OddBounds(Bounded):
+    """Bounds that rounding crosses easily, of no width in one dimension."""
+
+    action_space = gym.spaces.Box(
+        np.array([-1e6, 2], np.float32), np.array([5, 2], np.float32), dtype=np.float32
+    )
+
+
+class Overwriting(gym.Env):
+    """Counts the time in one array that it hands out every time; truncated after 10 steps."""
+
+    observation_space = gym.spaces.Box(-1, 99, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self):
+        self.buffer = np.zeros(1, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.buffer[0] = 0
+        return self.buffer, {}
+
+    def step(self, action):
+        self.buffer[0] += 1
+        return self.buffer, 0.0, False, self.buffer[0] >= 10, {"raised": True}
+
+
+class Scalar(gym.Env):
+    """One number to see and one to do, both without a shape; the fourth observation is NaN."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (), np.float64)
+    action_space = gym.spaces.Box(-1, 1, (), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.time = 0
+        return np.array(0.0), {}
+
+    def step(self, action):
+        assert action.shape == ()
+        self.time += 1
+        return np.array(np.nan if self.time == 3 else 0.0), 0.0, False, False, {}
+
+
+class Unmade(Bounded):
+    def __init__(self):
+        raise KeyError("no such device")
+
+
+class Unready(Bounded):
+    def reset(self, *, seed=None, options=None):
+        return 1 / 0
+
+
 for _class in (
     Counting,
     Raising,
@@ -115,5 +169,10 @@ for _class in (
     MultiDiscreteActions,
     FromOne,
     Unrepeatable,
+    OddBounds,
+    Overwriting,
+    Scalar,
+    Unmade,
+    Unready,
 ):
     gym.register(f"{_class.__name__}-v0", entry_point=_class, max_episode_steps=None)

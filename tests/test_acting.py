@@ -9,6 +9,7 @@ import scripted  # noqa: F401  (registers the environments)
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+import reweigh.acting.evaluate as evaluation
 from reweigh.acting.collect import Collector, Position
 from reweigh.acting.environments import (
     Slot,
@@ -171,10 +172,51 @@ def test_bounded_actions_are_stretched_and_clipped_inside_the_environment():
     envs = SyncVectorEnv([lambda: make("Bounded-v0")], autoreset_mode=AutoresetMode.SAME_STEP)
     t = Collector(envs, 1).collect(policy, version=0, steps=200).trajectories
     assert (np.abs(t.actions) > 1).any(), "the log keeps what was sampled, beyond the bounds too"
-    oracle = -0.5 * (t.actions**2).sum(1) - np.log(2 * np.pi)  # mean 0, deviation 1, two dimensions
+    # Mean 0 and the same deviation in two dimensions.
+    std = float(policy.spread.detach().sigmoid()[0])
+    oracle = -0.5 * ((t.actions / std) ** 2).sum(1) - np.log(2 * np.pi) - 2 * np.log(std)
     mean = policy(torch.from_numpy(t.observations)).mean
     assert mean.abs().max() == 0, "the observations are zero and so is the bias"
     np.testing.assert_allclose(t.log_probs, oracle, rtol=1e-6)
+
+
+def test_no_policy_is_wider_than_the_bounds_and_rounding_never_leaves_them():
+    policy = build(policy_description(make("Bounded-v0"), (4,)))
+    policy.spread.data.fill_(1e9)
+    assert (policy(torch.zeros(1, 2, 2)).base_dist.stddev <= 1).all()
+    env = make("OddBounds-v0")
+    env.reset(seed=0)
+    for action in np.linspace(-3, 3, 101, dtype=np.float32):
+        env.step(np.full(2, action, np.float32))
+        assert env.unwrapped.action_space.contains(env.unwrapped.last)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_environment_that_writes_over_its_observations_is_recorded_right(mode):
+    policy = build(policy_description(make("Overwriting-v0"), (4,)))
+    t = collector("Overwriting-v0", mode).collect(policy, version=0, steps=40).trajectories
+    np.testing.assert_array_equal(t.final_observations[t.truncated][:, 0], 10)
+    first = t.start[t.time_start == 0]
+    np.testing.assert_array_equal(t.observations[first][:, 0], 0)
+
+
+def test_observations_that_are_not_finite_are_the_environments_fault():
+    policy = build(policy_description(make("Scalar-v0"), (4,)))
+    with pytest.raises(ValueError, match=r"observations: nan at step 3 of episode"):
+        collector("Scalar-v0").collect(policy, version=0, steps=40)
+
+
+def test_an_environment_without_a_time_limit_is_evaluated_to_a_limit(monkeypatch):
+    monkeypatch.setattr(evaluation, "LIMIT", 7)
+    policy = build(policy_description(make("Unrepeatable-v0"), (4,)))
+    assert evaluation.evaluate(policy, "Unrepeatable-v0", episodes=2, seed=0).tolist() == [7, 7]
+
+
+def test_an_environment_that_cannot_be_constructed_or_reset_is_one_line():
+    with pytest.raises(ValueError, match="cannot be made: KeyError"):
+        make("Unmade-v0")
+    with pytest.raises(ValueError, match="raised in reset: ZeroDivisionError"):
+        collector("Unready-v0")
 
 
 def test_discrete_actions_count_from_zero_and_discrete_observations_are_one_hot():

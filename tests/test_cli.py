@@ -82,6 +82,18 @@ def test_a_longer_limit_goes_on_as_if_it_had_been_there_at_once(reweigh):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_run_that_has_reached_its_threshold_goes_on_to_a_higher_one(reweigh):
+    reweigh("train", "CartPole-v1", *QUICK, "--threshold", "5", "--out", "run")
+    assert json.loads(Path("run/summary.json").read_text())["steps_to_threshold"] == 50
+    code, _, err = reweigh("resume", "run", "--steps", 200)
+    assert code == 2
+    assert "--threshold" in err
+    code, _, _ = reweigh("resume", "run", "--threshold", "inf")
+    assert code == 0
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert (summary["steps"], summary["steps_to_threshold"]) == (150, None)
+
+
 def test_compare_trains_the_same_learner_without_reuse(reweigh):
     code, out, _ = reweigh("train", "CartPole-v1", *QUICK, "--compare", "--out", "run")
     assert code == 0

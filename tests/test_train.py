@@ -204,7 +204,7 @@ def test_runs_end_by_steps_threshold_or_minutes(tmp_path):
     assert finish(by_threshold) == []
     by_minutes = start(tmp_path / "c", minutes=1e-9)
     assert len(finish(by_minutes)) == 1
-    by_minutes.extend(steps=None, minutes=10)
+    by_minutes.extend(steps=None, minutes=10, threshold=None)
     assert len(finish(by_minutes)) == 9
 
 
@@ -213,6 +213,13 @@ def test_without_checks_the_threshold_is_that_of_the_training_episodes(tmp_path)
     progress = finish(run)
     assert all(p.evaluation_return is None for p in progress)
     assert progress[-1].episodes >= 100 > progress[-2].episodes
+
+
+def test_with_checks_no_training_episode_reaches_the_threshold(tmp_path):
+    options = {"environment": "Counting-v0", "threshold": 1.0, "check_every": 10**6}
+    run = start(tmp_path / "run", **options)
+    assert finish(run)[-1].episodes > 100
+    assert run.load_checkpoint()[0].steps_to_threshold is None
 
 
 def test_progress_tells_what_the_weights_are(uninterrupted):
@@ -392,7 +399,7 @@ def test_cartpole_is_solved(tmp_path):
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
-        ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be positive"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0; it must be positive and finite"),
         ({"discount": 1.5}, "discount is 1.5; it must be between 0 and 1"),
         ({"minutes": 0.0}, "minutes is 0.0; it must be positive"),
     ],

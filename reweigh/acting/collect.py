@@ -12,7 +12,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import nn
 
-from reweigh.acting.environments import episode_seed
+from reweigh.acting.environments import RAISED, episode_seed
 from reweigh.data.trajectories import Trajectories
 
 
@@ -96,7 +96,8 @@ class Collector:
         random state is neither used nor changed.
 
         Raises:
-            ValueError: the policy gives NaN, or the environment raised in every episode.
+            ValueError: the policy gives NaN, an observation is not finite, or the environment
+                raised in every episode.
         """
         ticks: list[Tick] = []
         fragments: list[Fragment] = []
@@ -145,6 +146,7 @@ class Collector:
 
     def _tick(self, policy: nn.Module, version: int) -> Tick:
         observations = self.observations
+        self._refuse_broken(observations)
         actions, log_probs = sample(policy, observations, version)
         actions = actions.astype(self.environments.single_action_space.dtype, copy=False)
         live = ~self.resetting
@@ -171,11 +173,21 @@ class Collector:
             raised,
         )
 
+    def _refuse_broken(self, observations: np.ndarray) -> None:
+        if observations.dtype.kind != "f" or np.isfinite(observations).all():
+            return
+        i = int(np.argmax(~np.isfinite(observations).reshape(len(observations), -1).all(axis=1)))
+        raise ValueError(
+            f"observations: {observations[i]} at step {self.positions[i].time} of episode "
+            f"{self.positions[i].episode}; only finite numbers can be learnt from, so mend the "
+            "environment"
+        )
+
     def _raised(self, infos: dict[str, Any], ended: np.ndarray) -> list[str | None]:
         told = infos.get("final_info", infos) if self.mode == AutoresetMode.SAME_STEP else infos
-        if "raised" not in told:
+        if RAISED not in told:
             return [None] * len(ended)
-        return [told["raised"][i] if told["_raised"][i] else None for i in range(len(ended))]
+        return [told[RAISED][i] if told[f"_{RAISED}"][i] else None for i in range(len(ended))]
 
     def _fragment(self, i: int, first: int, last: int) -> Fragment:
         position = self.positions[i]

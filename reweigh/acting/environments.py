@@ -1,13 +1,14 @@
 """Gymnasium environments as the rest of the package meets them.
 
 Bounds of continuous actions belong to the environment here, not to the policy: an action is
-rescaled from [-1, 1] to the environment's bounds and clipped at them inside the environment, and
+stretched from [-1, 1] to the environment's bounds and clipped at them inside the environment, and
 the log keeps the action that the policy sampled. Its density is then a plain one, without the
 log-prob errors that squashing makes at the bounds.
 """
 
 import json
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from reweigh.data.trajectories import ArraySpec, TrajectorySchema
+
+RAISED = "reweigh.raised"
+"""Key of the info in which an episode that the environment broke says how."""
 
 SUPPORTED = "Box or Discrete observations, and Box (floating point) or Discrete actions"
 
@@ -48,7 +52,9 @@ def make(environment: str) -> gym.Env:
             f"{environment!r} is not an environment that Gymnasium knows: {reason} "
             "An environment of your own is named `module:id`, its module registering the id."
         ) from None
-    return _with_plain_actions(env, environment)
+    except Exception as error:  # foreign code: anything may come out of it
+        raise ValueError(f"{environment} cannot be made: {_one_line(error)}") from error
+    return _with_plain_spaces(env, environment)
 
 
 def _install(environment: str) -> str:
@@ -67,22 +73,36 @@ def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _with_plain_actions(env: gym.Env, environment: str) -> gym.Env:
+def _with_plain_spaces(env: gym.Env, environment: str) -> gym.Env:
     observation, action = env.observation_space, env.action_space
     if not isinstance(observation, spaces.Box | spaces.Discrete):
         raise ValueError(f"{environment} has observations {observation}; supported: {SUPPORTED}")
+    if isinstance(observation, spaces.Discrete) and observation.start != 0:
+        first_state, plain = observation.start, spaces.Discrete(int(observation.n))
+        env = gym.wrappers.TransformObservation(env, lambda index: index - first_state, plain)
     if isinstance(action, spaces.Discrete):
         if action.start == 0:
             return env
-        first = int(action.start)
-        plain = spaces.Discrete(int(action.n))
+        first, plain = int(action.start), spaces.Discrete(int(action.n))
         return gym.wrappers.TransformAction(env, lambda index: index + first, plain)
     if not isinstance(action, spaces.Box) or not np.issubdtype(action.dtype, np.floating):
         raise ValueError(f"{environment} has actions {action}; supported: {SUPPORTED}")
-    if action.is_bounded():
-        one = action.dtype.type(1)
-        env = gym.wrappers.RescaleAction(env, -one, one)
-    return gym.wrappers.ClipAction(env)
+    return _with_free_actions(env, action)
+
+
+def _with_free_actions(env: gym.Env, box: spaces.Box) -> gym.Env:
+    """Let any number be an action: [-1, 1] covers finite bounds; what lies beyond is clipped."""
+    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    middle = np.where(bounded, low / 2 + high / 2, 0.0)
+    half_width = np.where(bounded, high / 2 - low / 2, 1.0)
+
+    def to_bounds(action: np.ndarray) -> np.ndarray:
+        # Clipped last: rounding must not carry an action out of the environment's bounds.
+        return np.clip(middle + half_width * action, low, high).astype(box.dtype)
+
+    free = spaces.Box(-np.inf, np.inf, box.shape, np.dtype(box.dtype).type)
+    return gym.wrappers.TransformAction(env, to_bounds, free)
 
 
 def schema(environment: str, env: gym.Env) -> TrajectorySchema:
@@ -134,7 +154,10 @@ class Slot:
 
 
 class Guarded(gym.Wrapper):
-    """Ends an episode where the environment raises, and tells why in `info["raised"]`."""
+    """Ends an episode where the environment raises, and tells why in `info[RAISED]`.
+
+    Hands out copies of observations, since an environment may write the next one over the last.
+    """
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
@@ -147,19 +170,20 @@ class Guarded(gym.Wrapper):
             ValueError: the environment raised.
         """
         try:
-            self._observation, info = self.env.reset(seed=seed, options=options)
+            observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:  # foreign code: anything may come out of it
             raise ValueError(f"the environment raised in reset: {_one_line(error)}") from error
+        self._observation = deepcopy(observation)
         return self._observation, info
 
     def step(self, action: Any) -> Any:
         """Step; if the environment raises, truncate the episode where it stood."""
         try:
-            result = self.env.step(action)
+            observation, *rest = self.env.step(action)
         except Exception as error:  # foreign code: anything may come out of it
-            return self._observation, 0.0, False, True, {"raised": _one_line(error)}
-        self._observation = result[0]
-        return result
+            return self._observation, 0.0, False, True, {RAISED: _one_line(error)}
+        self._observation = deepcopy(observation)
+        return self._observation, *rest
 
 
 class SeededEpisodes(gym.Wrapper):

@@ -10,6 +10,9 @@ from reweigh.acting.environments import Guarded, make
 # Evaluation draws its reset seeds from streams of their own.
 _EVALUATION = 0x5EED
 
+LIMIT = 10_000
+"""Steps after which an episode without a time limit is left: a greedy policy may never end it."""
+
 
 def evaluate(
     policy: nn.Module, environment: str, *, episodes: int, seed: int, parallel: int = 25
@@ -17,9 +20,10 @@ def evaluate(
     """Return the undiscounted returns `[episodes]` of the policy's mode, pi's most likely action.
 
     Episode i is reset with a seed that depends on `seed` and i alone. An episode in which the
-    environment raises counts with the rewards it had until then.
+    environment raises counts with the rewards it had until then, and so does one that is still
+    going after `LIMIT` steps in an environment that has no time limit of its own.
     """
-    envs = [Guarded(make(environment)) for _ in range(min(parallel, episodes))]
+    envs = [_limited(Guarded(make(environment))) for _ in range(min(parallel, episodes))]
     returns = np.zeros(episodes)
     waiting = iter(range(episodes))
     playing = []  # (environment, episode, observation)
@@ -48,6 +52,11 @@ def greedy(policy: nn.Module, observations: np.ndarray) -> np.ndarray:
     """Return the mode of pi(. | s) for each observation of the batch."""
     with torch.no_grad():
         return policy(torch.from_numpy(observations)).mode.numpy()
+
+
+def _limited(env: gym.Env) -> gym.Env:
+    has_limit = env.spec is not None and env.spec.max_episode_steps is not None
+    return env if has_limit else gym.wrappers.TimeLimit(env, LIMIT)
 
 
 def _begin(env: gym.Env, seed: int, episode: int) -> np.ndarray:

@@ -39,7 +39,7 @@ class Flatten(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return float32 `[B, size]`."""
-        return observations.flatten(1).float()
+        return observations.reshape(len(observations), -1).float()
 
 
 def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
@@ -96,10 +96,12 @@ class CategoricalPolicy(nn.Module):
 
 
 class GaussianPolicy(nn.Module):
-    """pi(a | s) = Normal(f(s), diag(exp(log_std))²), f a multilayer perceptron.
+    """pi(a | s) = Normal(f(s), diag(std)²), f a multilayer perceptron, std = sigmoid(spread).
 
     The density is that of the action before any bound of the environment is applied (see
-    `environments.make`), so log-probs are exact everywhere, the bounds included.
+    `environments.make`), so log-probs are exact everywhere, the bounds included. The deviation
+    stays below 1, half the width of bounded actions: a wider policy would hardly ever act inside
+    the bounds, and an entropy bonus would widen it without end.
     """
 
     def __init__(
@@ -117,13 +119,13 @@ class GaussianPolicy(nn.Module):
             math.prod(action_shape),
             output_gain=0.01,
         )
-        self.log_std = nn.Parameter(torch.zeros(*action_shape))
+        self.spread = nn.Parameter(torch.full(tuple(action_shape), 1.0))
 
     def forward(self, observations: Tensor) -> Independent:
         """Return an Independent Normal with batch shape `[B]` and event shape `action_shape`."""
-        mean = self.mean(observations).unflatten(-1, self.log_std.shape)
-        normal = Normal(mean, self.log_std.exp().expand_as(mean), validate_args=False)
-        return Independent(normal, self.log_std.ndim, validate_args=False)
+        mean = self.mean(observations).reshape(-1, *self.spread.shape)
+        normal = Normal(mean, self.spread.sigmoid().expand_as(mean), validate_args=False)
+        return Independent(normal, self.spread.ndim, validate_args=False)
 
 
 class ValueFunction(nn.Module):

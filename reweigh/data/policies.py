@@ -1,15 +1,10 @@
 """The policies that sampled a log, by version, so that old log-probabilities can be recomputed."""
 
-import json
-import os
-import zlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-_CHECKSUM = "reweigh.crc32"  # a safetensors file alone does not notice a flipped bit
+from reweigh.data.files import read_tensors, write_tensors
 
 
 class PolicyStore:
@@ -34,23 +29,7 @@ class PolicyStore:
         if version < 0:
             raise ValueError(f"The policy's version is {version}; versions count from 0.")
         self.path.mkdir(parents=True, exist_ok=True)
-        # Clones, since safetensors refuses tensors that share memory, as tied weights do.
-        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in state_dict.items()}
-        content = save(tensors, {**metadata, _CHECKSUM: _checksum(tensors, metadata)})
-        temporary = self.path / f".{version}.{os.getpid()}.tmp"
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._file(version))
-        finally:
-            temporary.unlink(missing_ok=True)
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself
-        finally:
-            os.close(folder)
+        write_tensors(self._file(version), state_dict, metadata)
 
     def load(self, version: int) -> dict[str, torch.Tensor]:
         """The state dict of a version, on the CPU.
@@ -91,26 +70,4 @@ class PolicyStore:
         file = self._file(version)
         if not file.exists():
             raise ValueError(f"{self.path} has no policy {version}; it has {self.versions()}.")
-        try:
-            with safe_open(file, framework="pt") as content:
-                tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-                metadata = content.metadata() or {}
-            if metadata.pop(_CHECKSUM, None) != _checksum(tensors, metadata):
-                raise SafetensorError("the values are not those that were saved")
-        except SafetensorError as error:
-            raise ValueError(
-                f"{file} is damaged: {error}. Restore it from a backup, or do without policy "
-                f"{version}."
-            ) from None
-        return tensors, metadata
-
-
-def _checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
-    """CRC-32 of all there is to a policy, in the order of the names."""
-    checksum = zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        head = f"{name} {tensor.dtype} {list(tensor.shape)}"
-        checksum = zlib.crc32(head.encode(), checksum)
-        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, checksum)
-    return str(checksum)
+        return read_tensors(file)

@@ -7,13 +7,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reweigh.data.files import write_whole
 from reweigh.report import charts, svg
 from reweigh.report.summary import next_commands, outcome, summarise
 from reweigh.report.wording import duration, number, times
 from reweigh.train.config import TrainConfig
 from reweigh.train.loop import CONFIRMING_EPISODES, finished
 from reweigh.train.progress import Progress
-from reweigh.train.run import Run, write_whole
+from reweigh.train.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from reweigh.data.files import write_whole
 from reweigh.report.wording import callable_here, duration, number, print_plainly, times
-from reweigh.train.run import Checkpoint, Run, write_whole
+from reweigh.train.run import Checkpoint, Run
 
 
 def summarise(run: Run, ended_by: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Options of `reweigh train`: one frozen dataclass, whose field docstrings are the `--help`."""
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tyro.conf import Positional
@@ -18,7 +19,7 @@ class TrainConfig:
     """Stop after this many minutes of wall-clock time."""
     threshold: float | None = None
     """Stop when the greedy policy's mean return over 100 uncounted episodes reaches this. Default:
-    the threshold registered with the environment, if it has one."""
+    the threshold registered with the environment, if it has one; inf for none."""
     seed: int = 0
     """The same seed gives the same policy, bit for bit, on the same machine."""
 
@@ -38,7 +39,8 @@ class TrainConfig:
     clip: float = 0.2
     """How far a step's ratio may move from where the improvement found it."""
     max_kl: float = 0.1
-    """End an improvement when the policy has moved this far, in nats per step."""
+    """End an improvement when the policy has moved this far: nats per step, estimated on the reused
+    actions."""
     min_ess: float = 0.1
     """End an improvement when the effective sample size is below this share of the reused steps."""
     discount: float = 0.99
@@ -73,14 +75,29 @@ class TrainConfig:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("learning_rate", "clip", "max_kl"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("learning_rate", "clip", "max_kl", "max_gradient_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
+        if not 0 <= self.entropy < math.inf:
+            raise ValueError(f"entropy is {self.entropy}; it must be at least 0 and finite")
+        if self.threshold is not None and math.isnan(self.threshold):
+            raise ValueError("threshold is nan; give a return, or inf to go on without one")
+        if any(width < 1 for width in self.hidden):
+            raise ValueError(f"hidden is {self.hidden}; every layer needs a width of at least 1")
         for name in ("discount", "trace_lambda", "min_ess"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes is {self.minutes}; it must be positive")
+
+    def resolved(self, registered: float | None = None) -> "TrainConfig":
+        """Return the options with the threshold that counts: None where there is none.
+
+        Args:
+            registered: The environment's own threshold, for want of another.
+        """
+        threshold = registered if self.threshold is None else self.threshold
+        return replace(self, threshold=None if threshold in (None, math.inf) else float(threshold))
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "TrainConfig":

@@ -114,7 +114,7 @@ def _iterate(
     trained_cpu = time.process_time()
     due = steps // config.check_every > checkpoint.steps // config.check_every
     returns = _check(learner.policy, config) if due and config.evaluation_episodes else None
-    reached = _reached(config.threshold, returns, recent)
+    reached = _reached(config, returns, recent)
 
     run.policies.save(
         version + 1, learner.policy.state_dict(), metadata={"description": run.description}
@@ -149,14 +149,12 @@ def _check(policy: nn.Module, config: TrainConfig) -> np.ndarray:
     return returns
 
 
-def _reached(
-    threshold: float | None, returns: np.ndarray | None, recent: tuple[float, ...]
-) -> bool:
-    """Tell whether the greedy policy is there or, unless it was checked, the last episodes are."""
-    if threshold is None:
+def _reached(config: TrainConfig, returns: np.ndarray | None, recent: tuple[float, ...]) -> bool:
+    """Tell whether the greedy policy is there or, if it is never checked, the last episodes are."""
+    seen = recent if config.evaluation_episodes == 0 else returns
+    if config.threshold is None or seen is None or len(seen) < CONFIRMING_EPISODES:
         return False
-    seen = recent if returns is None else returns
-    return len(seen) >= CONFIRMING_EPISODES and float(np.mean(seen)) >= threshold
+    return float(np.mean(seen)) >= config.threshold
 
 
 def _progress(

@@ -39,7 +39,7 @@ class Progress:
     max_weight: float
     """Largest step weight."""
     kl: float
-    """How far the improvement moved the policy, in nats per step."""
+    """How far the improvement moved the policy: nats per step, estimated on the reused actions."""
     entropy: float
     """Mean entropy of the new policy, in nats."""
     policy_loss: float

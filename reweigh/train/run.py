@@ -14,17 +14,15 @@ checkpoint is either repeated exactly or, if the log has committed it, taken fro
 """
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from reweigh.acting.collect import Position
 from reweigh.acting.policy import build
+from reweigh.data.files import read_tensors, write_tensors, write_whole
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.policies import PolicyStore
 from reweigh.data.trajectories import TrajectorySchema
@@ -94,6 +92,7 @@ class Run:
         try:
             written = json.loads((path / "config.json").read_text())
             config = TrainConfig.from_values(written["train"])
+            config.validate()
             description = json.dumps(written["policy"])
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"{path} is not a run: it has no config.json") from None
@@ -101,10 +100,24 @@ class Run:
             raise ValueError(f"{path / 'config.json'} cannot be read: {error}") from None
         return cls(path, config, TrajectoryLog.open(path / "log"), description)
 
-    def extend(self, *, steps: int | None, minutes: float | None) -> None:
-        """Set new limits of steps and minutes; None leaves a limit as it is."""
-        new = {"steps": steps, "minutes": minutes}
-        self.config = replace(self.config, **{k: v for k, v in new.items() if v is not None})
+    def extend(self, *, steps: int | None, minutes: float | None, threshold: float | None) -> None:
+        """Set new limits; None leaves a limit as it is.
+
+        Raises:
+            ValueError: a limit that cannot be, or a run that has reached its threshold and is given
+                no other.
+        """
+        new = {"steps": steps, "minutes": minutes, "threshold": threshold}
+        new = {name: limit for name, limit in new.items() if limit is not None}
+        saved = self.load_checkpoint()
+        if new and saved is not None and saved[0].steps_to_threshold is not None:
+            if threshold is None:
+                raise ValueError(
+                    f"{self.path} has reached its threshold, {self.config.threshold:g}; go on with "
+                    "--threshold and a higher return, or inf"
+                )
+            self.save_checkpoint(replace(saved[0], steps_to_threshold=None), saved[1])
+        self.config = replace(self.config, **new).resolved()
         self.config.validate()
         self._write_config()
 
@@ -115,7 +128,7 @@ class Run:
     def save_checkpoint(self, checkpoint: Checkpoint, state: dict[str, Tensor]) -> None:
         """Replace the checkpoint; `state` is what `Learner.state` returned."""
         metadata = {"checkpoint": json.dumps(asdict(checkpoint))}
-        write_whole(self.path / "checkpoint.safetensors", save(state, metadata))
+        write_tensors(self.path / "checkpoint.safetensors", state, metadata)
 
     def load_checkpoint(self) -> tuple[Checkpoint, dict[str, Tensor]] | None:
         """Return the last checkpoint and the learner's state, or None before the first.
@@ -126,12 +139,8 @@ class Run:
         path = self.path / "checkpoint.safetensors"
         if not path.exists():
             return None
-        try:
-            with safe_open(path, "pt") as file:
-                values = json.loads(file.metadata()["checkpoint"])
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); restore it from a copy") from None
+        state, metadata = read_tensors(path)
+        values = json.loads(metadata["checkpoint"])
         positions = tuple(Position(**position) for position in values.pop("positions"))
         recent = tuple(values.pop("recent_returns"))
         return Checkpoint(**values, recent_returns=recent, positions=positions), state
@@ -178,16 +187,6 @@ class Run:
         policy = build(self.policies.metadata(version)["description"])
         policy.load_state_dict(self.policies.load(version))
         return policy.eval()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def load_policy(run: str | Path, version: int | None = None) -> nn.Module:

@@ -1,7 +1,6 @@
 """Where runs begin: a new folder, and the environments as a run's checkpoint left them."""
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +29,7 @@ def new_run(path: str | Path, config: TrainConfig) -> Run:
     config.validate()
     env = make(config.environment)
     try:
-        registered = None if env.spec is None else env.spec.reward_threshold
-        if config.threshold is None and registered is not None:
-            config = replace(config, threshold=float(registered))
+        config = config.resolved(None if env.spec is None else env.spec.reward_threshold)
         description = policy_description(env, config.hidden)
         return Run.create(path, config, schema(config.environment, env), description)
     finally:
