@@ -162,6 +162,9 @@ def _drive(runs: Sequence[Run]) -> int:
         interrupted = True
     except OSError as error:
         raise OSError(f"{error}; nothing is lost: mend it, then go on by `{go_on}`") from error
+    except ValueError as error:
+        kept = any(run.log.summary().steps for run in runs)
+        raise ValueError(f"{error}; go on by `{go_on}`" if kept else str(error)) from error
     summaries = []
     for run in runs:
         saved = run.load_checkpoint()
