@@ -96,13 +96,15 @@ class CategoricalPolicy(nn.Module):
 
 
 class GaussianPolicy(nn.Module):
-    """pi(a | s) = Normal(f(s), diag(std)²), f a multilayer perceptron, std = sigmoid(spread).
+    """pi(a | s) = Normal(f(s), diag(std)²), f a multilayer perceptron, std = 3 sigmoid(spread).
 
     The density is that of the action before any bound of the environment is applied (see
     `environments.make`), so log-probs are exact everywhere, the bounds included. The deviation
-    stays below 1, half the width of bounded actions: a wider policy would hardly ever act inside
-    the bounds, and an entropy bonus would widen it without end.
+    begins at 1, half the width of bounded actions, and stays below 3, where three actions of four
+    are at a bound: without an end to it, an entropy bonus would widen the policy for ever.
     """
+
+    widest = 3.0
 
     def __init__(
         self,
@@ -119,12 +121,13 @@ class GaussianPolicy(nn.Module):
             math.prod(action_shape),
             output_gain=0.01,
         )
-        self.spread = nn.Parameter(torch.full(tuple(action_shape), 1.0))
+        self.spread = nn.Parameter(torch.full(tuple(action_shape), -math.log(self.widest - 1)))
 
     def forward(self, observations: Tensor) -> Independent:
         """Return an Independent Normal with batch shape `[B]` and event shape `action_shape`."""
         mean = self.mean(observations).reshape(-1, *self.spread.shape)
-        normal = Normal(mean, self.spread.sigmoid().expand_as(mean), validate_args=False)
+        std = self.widest * self.spread.sigmoid()
+        normal = Normal(mean, std.expand_as(mean), validate_args=False)
         return Independent(normal, self.spread.ndim, validate_args=False)
 
 
