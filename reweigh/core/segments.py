@@ -143,6 +143,18 @@ class Segments:
         """Whether any episode starts after time 0."""
         return bool((self.time_start > 0).any())
 
+    def require_whole(self, name: str) -> None:
+        """Refuses fragments, for the function of the given name.
+
+        Raises:
+            ValueError: An episode starts after time 0.
+        """
+        if self.has_fragments:
+            raise ValueError(
+                f"{name} needs whole episodes, but some start after time 0: their earlier steps "
+                "are part of what it sums. Join the fragments of an episode first"
+            )
+
     @cached_property
     def _cover(self) -> tuple[Tensor, Tensor]:
         """Positions covered by episodes, and the episode at each of them."""

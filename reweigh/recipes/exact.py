@@ -1,21 +1,7 @@
-"""Published estimators, each a composition of the stages in `reweigh.core`.
+"""Estimators whose expectation is known exactly: REINFORCE and its importance-weighted forms."""
 
-Every recipe returns a scalar loss whose negative gradient is the estimate `ĝ` of its formula:
-`N` episodes sampled by `π_φ`, `ρ_t = π_θ(a_t|s_t) / π_φ(a_t|s_t)`, `w_t = Π_{k≤t} ρ_k`,
-`W = w_{T-1}`, `G_t = Σ_{t'≥t} γ^(t'-t) r_t'`, `score_t = ∇_θ log π_θ(a_t|s_t)`. What is said of its
-expectation is exact and is checked by enumerating every trajectory of three small problems
-(`reweigh verify`). "Second moment" is that of the weight, as the horizon `T` grows.
-
-To change a part (truncate the weights, drop `γ^t`, add a baseline), write the recipe's few lines
-anew with other parts. All of them raise a `ValueError` for a wrong shape, a half-precision
-log-probability or a knob out of range, and those with prefix or trajectory weights for fragments,
-which need `log_weight_start` (see `core.weights.prefix`).
-"""
-
-import torch
 from torch import Tensor
 
-from reweigh.core import advantages as adv
 from reweigh.core import returns, surrogates, weights
 from reweigh.core.ratios import log_ratios
 from reweigh.core.reduce import loss
@@ -179,68 +165,3 @@ def trajectory(
         surrogates.weighted_log_prob(log_prob_target, from_start * whole, continuation, segments),
         segments,
     )
-
-
-def vtrace(
-    log_prob_target: Tensor,
-    log_prob_behaviour: Tensor,
-    rewards: Tensor,
-    values: Tensor,
-    bootstrap: Tensor,
-    segments: Segments,
-    *,
-    discount: float,
-) -> Tensor:
-    """IMPALA's policy gradient: `ĝ = (1/N) Σ_i Σ_t min(1, ρ_t) (r_t + γ v_{t+1} - V_t) score_t`.
-
-    Espeholt et al. 2018, section 4.2, with `v` the V-trace target and all thresholds at 1; without
-    `γ^t`, as in the paper. Biased: it keeps the behaviour's states, and `v` is the value of a
-    policy between the two. Weights never exceed 1. Use it for long horizons with a learned critic.
-    The critic regresses on `core.advantages.vtrace(...).targets`.
-
-    Args:
-        log_prob_target: `[S]`, differentiated.
-        log_prob_behaviour: `[S]`.
-        rewards: `[S]`.
-        values: `[S]`, `V(s_t)`; a constant here.
-        bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
-
-    Returns:
-        Scalar. With `φ = θ` the advantage is that of `gae` with λ = 1.
-    """
-    ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
-    trace = adv.vtrace(rewards, values, bootstrap, ratios, segments, discount=discount)
-    unit = torch.ones_like(trace.advantages)
-    return loss(
-        surrogates.weighted_log_prob(log_prob_target, unit, trace.advantages, segments), segments
-    )
-
-
-def ppo(
-    log_prob_target: Tensor,
-    log_prob_behaviour: Tensor,
-    advantages: Tensor,
-    segments: Segments,
-    *,
-    clip: float,
-) -> Tensor:
-    """PPO's clipped surrogate: `-(1/N) Σ_i Σ_t min(ρ_t A_t, clip(ρ_t, 1-ε, 1+ε) A_t)`.
-
-    Schulman et al. 2017, equation 7, summed over steps. Biased once a ratio leaves the interval;
-    before that, with logged advantages, it is `step` without `γ^t`. Weights never exceed `1 + ε`
-    where the advantage is positive. Use it for several updates on nearly fresh data.
-
-    Args:
-        log_prob_target: `[S]`, differentiated.
-        log_prob_behaviour: `[S]`.
-        advantages: `[S]`; a constant.
-        segments: Where the episodes lie.
-        clip: ε, above 0.
-
-    Returns:
-        Scalar. At `φ = θ` its gradient is that of the plain policy gradient with these advantages.
-    """
-    ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
-    return loss(surrogates.clipped_ratio(ratios, advantages, segments, clip=clip), segments)

@@ -1,0 +1,69 @@
+"""Segments, scan, ratios, returns, reduction and contracts."""
+
+TESTS = ["test_core_*.py", "test_recipes.py"]
+
+MUTATIONS = [
+    (
+        "core/segments.py",
+        "index_fill(0, positions, True) & self.mask",
+        "index_fill(0, positions, True)",
+    ),
+    (
+        "core/segments.py",
+        "torch.zeros_like(self.mask).index_fill(0, positions, True) & self.mask",
+        "self.mask",
+    ),
+    ("core/segments.py", "return torch.where(self.inside, x, value)", "return x * self.inside"),
+    ("core/segments.py", "self.time_start[owner] + before[positions]", "before[positions]"),
+    ("core/segments.py", "- before[self.start[owner]]", ""),
+    (
+        "core/segments.py",
+        "before = self.inside.cumsum(0) - self.inside.long()",
+        "before = torch.arange(self.size)",
+    ),
+    (
+        "core/segments.py",
+        "torch.where(self.is_last, final[self.episode], x[self._following])",
+        "x[self._following]",
+    ),
+    ("core/segments.py", "self.stop[owner] - 1 - positions", "self.stop[owner] - positions"),
+    ("core/segments.py", "occupied = occupied[self.start[occupied].argsort()]", ""),
+    ("core/scan.py", "segments.offset >= stride", "segments.offset >= 0"),
+    ("core/scan.py", "segments.offset >= stride", "segments.offset > stride"),
+    ("core/scan.py", "segments.remaining >= stride", "segments.remaining > stride"),
+    ("core/scan.py", "torch.where(reaches, value.roll(-stride), 0.0)", "value.roll(-stride)"),
+    (
+        "core/scan.py",
+        "product * torch.where(reaches, value.roll(-stride), 0.0)",
+        "product * value.roll(-stride) * reaches",
+    ),
+    ("core/scan.py", "a.masked_fill(segments.is_last, 0.0)", "a"),
+    ("core/scan.py", "0.0), 1.0)", "0.0))"),
+    ("core/scan.py", "while stride < segments.longest", "while stride * 2 < segments.longest"),
+    ("core/ratios.py", "return target - behaviour", "return behaviour - target"),
+    ("core/ratios.py", "log_prob_behaviour).detach()", "log_prob_behaviour)"),
+    ("core/ratios.py", "target.isnan() | (target == torch.inf)", "target.isnan()"),
+    ("core/ratios.py", "~behaviour.isfinite()", "behaviour.isnan()"),
+    (
+        "core/ratios.py",
+        "segments.time[first] - segments.time_start[episode]",
+        "segments.time[first]",
+    ),
+    ("core/returns.py", "rewards + discount * segments.next", "rewards + segments.next"),
+    ("core/returns.py", "linear_recurrence(weights * rewards", "linear_recurrence(rewards"),
+    (
+        "core/returns.py",
+        "torch.full_like(rewards, discount), segments",
+        "torch.ones_like(rewards), segments",
+    ),
+    (
+        "core/returns.py",
+        "discount ** segments.time.double()",
+        "discount ** segments.offset.double()",
+    ),
+    ("core/reduce.py", "return -segments", "return segments"),
+    ("core/reduce.py", "divisor = len(segments) if", "divisor = int(segments.lengths.sum()) if"),
+    ("contracts.py", "if log_prob.dtype in (float16, bfloat16)", "if log_prob.dtype == float16"),
+    ("contracts.py", "if not value > 0", "if value < 0"),
+    ("contracts.py", "(x >= 0).all()", "(x >= -9).all()"),
+]
