@@ -11,6 +11,7 @@ from reweigh import recipes as recipes
 from reweigh.core import advantages as advantages
 from reweigh.core import diagnostics as diagnostics
 from reweigh.core import returns as returns
+from reweigh.core import support as support
 from reweigh.core import surrogates as surrogates
 from reweigh.core import weights as weights
 from reweigh.core.ratios import log_ratios as log_ratios

@@ -1,6 +1,9 @@
 """Checks on what a caller passes in: each names the argument, what came, and what to do next."""
 
-from torch import Tensor, bfloat16, float16
+from collections.abc import Sequence
+
+from torch import Tensor, as_tensor, bfloat16, float16
+from torch import bool as torch_bool
 
 
 def vector(name: str, x: Tensor, length: int, unit: str) -> None:
@@ -18,6 +21,33 @@ def vector(name: str, x: Tensor, length: int, unit: str) -> None:
             f"{name} must have shape [{length}], one number for each {unit} of the segments, "
             f"got {list(x.shape)}"
         )
+
+
+def rows(name: str, x: Tensor, length: int) -> None:
+    """Requires a tensor `[length, A]`: a row of numbers, one for each action, at each position.
+
+    Raises:
+        ValueError: Not a tensor, or another shape.
+    """
+    if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[0] != length:
+        found = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"{name} must be a torch tensor of shape [{length}, actions], a row for each position "
+            f"of the segments, got {found}"
+        )
+
+
+def counts(name: str, given: Tensor | Sequence[int]) -> Tensor:
+    """Requires non-negative integers `[N]`, and returns them as int64.
+
+    Raises:
+        ValueError: Another shape, a negative number or a fraction.
+    """
+    x = as_tensor(given)
+    # An empty list becomes a float tensor; it goes on to the error about having no episode.
+    if x.dim() != 1 or (x < 0).any() or (x != x.long()).any():
+        raise ValueError(f"{name} must be non-negative integers [N], got {x.tolist()}")
+    return x.long()
 
 
 def precise(name: str, log_prob: Tensor) -> None:
@@ -44,6 +74,16 @@ def between(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value}")
 
 
+def at_least(name: str, value: int, least: int) -> None:
+    """Requires an integer of at least `least`.
+
+    Raises:
+        ValueError: A smaller number, or a fraction.
+    """
+    if value < least or value != int(value):
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value}")
+
+
 def positive(name: str, value: float) -> None:
     """Requires `value > 0` (infinity is allowed).
 
@@ -67,3 +107,13 @@ def proportions(name: str, x: Tensor, count: int) -> None:
             f"{name} must be non-negative and sum to 1, got {x.tolist()} with sum {total:g}: "
             "divide the counts by their sum"
         )
+
+
+def boolean(name: str, x: Tensor) -> None:
+    """Requires a tensor of bool.
+
+    Raises:
+        ValueError: Another dtype.
+    """
+    if x.dtype != torch_bool:
+        raise ValueError(f"{name} must be bool, got {x.dtype}: compare it ({name} > 0)")

@@ -102,6 +102,54 @@ PER_STEP = {
     "step": lambda b: weights.step(b.ratios, b.segments),
     "prefix": lambda b: b.prefix,
     "trajectory": lambda b: weights.trajectory(b.ratios, b.segments),
+    "exclusive_prefix": lambda b: weights.exclusive_prefix(b.ratios, b.segments),
+    "geometric_mean": lambda b: weights.geometric_mean(b.ratios, b.segments),
+    "window": lambda b: weights.window(b.ratios, b.segments, steps=3),
+    "turn": lambda b: (
+        weights.trajectory(b.ratios, turns(b)) if b.segments.existing.numel() else b.ratios
+    ),
+    "turn_prefix": lambda b: (
+        weights.turn_prefix(b.ratios, turns(b), b.segments)
+        if b.segments.existing.numel()
+        else b.ratios
+    ),
+    "state_marginal": lambda b: weights.state_marginal(b.ratios, b.values, b.segments, steps=2),
+    "balance_heuristic_trajectory": lambda b: weights.balance_heuristic_trajectory(
+        b.target, b.sources, SHARES, b.segments
+    ),
+    "select_behaviour": lambda b: weights.select_behaviour(
+        b.sources, (b.advantages.nan_to_num() > 0).long(), b.segments
+    ),
+    "schedule_sources": lambda b: weights.schedule_sources(
+        b.sources, torch.arange(20).reshape(2, 10) % 3, b.segments
+    )[1],
+    "clip": lambda b: weights.clip(b.prefix, b.segments, minimum=0.6, maximum=1.5).log_weights,
+    "leaky_truncate": lambda b: (
+        weights.leaky_truncate(b.prefix, b.segments, maximum=1.2, leak=0.3).log_weights
+    ),
+    "mask_outside": lambda b: b.segments.fill(
+        weights.mask_outside(b.prefix, b.segments, minimum=0.6, maximum=1.5).log_weights.exp()
+    ),
+    "power_mean": lambda b: weights.power_mean(b.prefix, b.segments, share=0.3).log_weights,
+    "power_mean by step": lambda b: (
+        weights.power_mean(
+            b.prefix, b.segments, share=b.values.sigmoid(), exponent=-2.0
+        ).log_weights
+    ),
+    "excess": lambda b: b.segments.fill(
+        weights.excess(b.prefix, b.segments, maximum=1.2).log_weights.exp()
+    ),
+    "reject": lambda b: b.segments.fill(
+        weights.reject(b.prefix, b.rewards > 0, b.segments).log_weights.exp()
+    ),
+    "veto": lambda b: b.segments.fill(
+        weights.veto(b.prefix, b.ratios, b.segments, minimum=0.2).log_weights.exp()
+    ),
+    "self_normalise_groups": lambda b: weights.self_normalise_groups(
+        b.prefix, torch.arange(len(b.segments)) % 2, b.segments, groups=2
+    ),
+    "window_sum": lambda b: scan.window_sum(b.rewards, b.segments, steps=4),
+    "previous": lambda b: b.segments.previous(b.values, b.bootstrap),
     "balance_heuristic": lambda b: weights.balance_heuristic(
         b.target, b.sources, SHARES, b.segments
     ),
@@ -140,10 +188,16 @@ PER_BATCH = {
     "last": lambda b: b.segments.last(b.rewards),
     "lengths": lambda b: b.segments.lengths.double(),
     "log_sum_by_time": lambda b: weights.log_sum_by_time(b.prefix, b.segments),
+    "fraction touched": lambda b: weights.truncate(b.ratios, b.segments, maximum=1.0).fraction,
+    "mean": lambda b: b.segments.mean(b.rewards),
     "loss": lambda b: reduce.loss(b.rewards, b.segments),
     "approximate_kl": lambda b: diagnostics.approximate_kl(b.ratios, b.segments),
     "ess_by_time": lambda b: diagnostics.ess_by_time(b.prefix, b.segments),
 }
+
+
+def turns(b: Batch) -> Segments:
+    return b.segments.split((b.rewards > 0).long())
 
 
 def vtrace(b: Batch) -> advantages.VTrace:

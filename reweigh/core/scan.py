@@ -1,8 +1,8 @@
-"""The two recurrences over time that everything else is made of.
+"""The recurrences over time that everything else is made of.
 
-Both run in `log2(T)` doubling passes over the flat axis (Hillis and Steele 1986), so there is no
+They run in `log2(T)` doubling passes over the flat axis (Hillis and Steele 1986), so there is no
 Python loop over time. A hole is the recurrence's neutral element, and no pass reads across an
-episode's boundary. Both are differentiable.
+episode's boundary. All are differentiable.
 """
 
 from collections.abc import Iterator
@@ -27,10 +27,35 @@ def prefix_sum(x: Tensor, segments: Segments) -> Tensor:
         `[S]`.
     """
     total = segments.fill(x)
-    for stride in _strides(segments):
+    for stride in _strides(segments.longest):
         earlier = torch.where(segments.offset >= stride, total.roll(stride), 0.0)
         total = total + earlier
     return segments.fill(total)
+
+
+def window_sum(x: Tensor, segments: Segments, *, steps: int) -> Tensor:
+    """Sum of each step and the `steps - 1` before it: `y_t = Σ_{t-steps<k≤t} x_k`.
+
+    The windows of 1, 2, 4, ... steps that the binary digits of `steps` name, side by side: nothing
+    is subtracted here either.
+
+    Args:
+        x: `[S]` float64.
+        segments: Where the episodes lie.
+        steps: Length of the window, at least 1; at an episode's start it is shorter.
+
+    Returns:
+        `[S]`. With `steps = 1` it is `x`; with the longest episode's length, `prefix_sum`.
+    """
+    steps = min(steps, segments.longest)
+    window, age = x[segments.existing], segments.age
+    total, covered = torch.zeros_like(window), 0
+    for stride in _strides(steps + 1):
+        if steps & stride:
+            total = total + torch.where(age >= covered, window.roll(covered), 0.0)
+            covered += stride
+        window = window + torch.where(age >= stride, window.roll(stride), 0.0)
+    return torch.zeros_like(x).index_copy(0, segments.existing, total)
 
 
 def linear_recurrence(x: Tensor, a: Tensor, segments: Segments) -> Tensor:
@@ -49,7 +74,7 @@ def linear_recurrence(x: Tensor, a: Tensor, segments: Segments) -> Tensor:
     """
     value = segments.fill(x)
     product = segments.fill(a.masked_fill(segments.is_last, 0.0), 1.0)
-    for stride in _strides(segments):
+    for stride in _strides(segments.longest):
         # Masked before it is multiplied: what lies across a boundary may be infinite, and 0 * inf
         # is NaN, in the value or in its gradient.
         reaches = segments.remaining >= stride
@@ -58,8 +83,8 @@ def linear_recurrence(x: Tensor, a: Tensor, segments: Segments) -> Tensor:
     return segments.fill(value)
 
 
-def _strides(segments: Segments) -> Iterator[int]:
+def _strides(length: int) -> Iterator[int]:
     stride = 1
-    while stride < segments.longest:
+    while stride < length:
         yield stride
         stride *= 2

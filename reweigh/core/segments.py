@@ -10,7 +10,7 @@ the position, and neither value nor gradient depends on what lies there, be it N
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Self
 
@@ -48,10 +48,7 @@ class Segments:
             if x.dtype != torch.int64:
                 raise ValueError(f"{name} must be int64, got {x.dtype}")
         contracts.vector("mask", self.mask, size, "position")
-        if self.mask.dtype != torch.bool:
-            raise ValueError(
-                f"mask must be bool, got {self.mask.dtype}: compare it, as in mask > 0"
-            )
+        contracts.boolean("mask", self.mask)
         if count == 0:
             raise ValueError("segments need at least one episode, got none")
         if bool((self.time_start < 0).any()):
@@ -79,7 +76,7 @@ class Segments:
         time_start: Tensor | None = None,
     ) -> Self:
         """Episodes of the given lengths `[N]`, end to end: `S = sum(lengths)`."""
-        lengths = _lengths(lengths)
+        lengths = contracts.counts("lengths", lengths)
         stop = lengths.cumsum(0)
         return cls._build(stop - lengths, stop, int(lengths.sum()), mask, time_start)
 
@@ -99,7 +96,7 @@ class Segments:
         Raises:
             ValueError: An episode longer than the horizon.
         """
-        lengths = _lengths(lengths)
+        lengths = contracts.counts("lengths", lengths)
         if lengths.numel() and int(lengths.max()) > horizon:
             raise ValueError(f"an episode of {int(lengths.max())} steps exceeds horizon={horizon}")
         start = torch.arange(lengths.numel(), device=lengths.device) * horizon
@@ -112,10 +109,25 @@ class Segments:
         contracts.vector("mask", mask, size, "position")
         return cls(start, stop, mask, torch.zeros_like(start) if time_start is None else time_start)
 
+    def split(self, label: Tensor) -> Self:
+        """The turns of all episodes, as segments of their own: runs of steps with one label `[S]`.
+
+        Weights over them (`weights.trajectory(log_ratios, turns)`) are products within a turn.
+
+        Raises:
+            ValueError: Another shape; no step at all.
+        """
+        contracts.vector("label", label, self.size, "position")
+        here, label = self.existing, label[self.existing]
+        begins = self.age == 0
+        begins[1:] |= label[1:] != label[:-1]
+        first = begins.nonzero().squeeze(1)
+        last = torch.cat([first[1:], first.new_tensor([here.numel()])[: first.numel()]]) - 1
+        return type(self)(here[first], here[last] + 1, self.inside, torch.zeros_like(first))
+
     def to(self, device: torch.device | str) -> Self:
         """The same segments on another device."""
-        fields = (self.start, self.stop, self.mask, self.time_start)
-        return type(self)(*(x.to(device) for x in fields))
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def __len__(self) -> int:
         """`N`, the number of episodes, empty ones included."""
@@ -139,8 +151,13 @@ class Segments:
         )
 
     @cached_property
+    def most_steps(self) -> int:
+        """Existing steps of the longest episode, at least 1."""
+        return max(int(self.lengths.max()), 1)
+
+    @cached_property
     def has_fragments(self) -> bool:
-        """Whether any episode starts after time 0."""
+        """Whether an episode starts after time 0."""
         return bool((self.time_start > 0).any())
 
     def require_whole(self, name: str) -> None:
@@ -151,8 +168,8 @@ class Segments:
         """
         if self.has_fragments:
             raise ValueError(
-                f"{name} needs whole episodes, but some start after time 0: their earlier steps "
-                "are part of what it sums. Join the fragments of an episode first"
+                f"{name} needs whole episodes, but some start after time 0, and their earlier "
+                "steps are not there to sum: join the fragments of an episode first"
             )
 
     @cached_property
@@ -165,24 +182,21 @@ class Segments:
 
     def _place(self, covered: Tensor) -> Tensor:
         """Numbers of the covered positions, in a tensor `[S]` that is 0 elsewhere."""
-        positions, _ = self._cover
-        return torch.zeros_like(self.mask, dtype=torch.int64).index_copy(0, positions, covered)
+        return torch.zeros_like(self.mask, dtype=torch.int64).index_copy(0, self._cover[0], covered)
 
     @cached_property
     def episode(self) -> Tensor:
         """`[S]` int64: the episode that covers each position (0 where none does)."""
-        _, owner = self._cover
-        return self._place(owner)
+        return self._place(self._cover[1])
 
     @cached_property
     def inside(self) -> Tensor:
         """`[S]` bool: positions where a step exists."""
-        positions, _ = self._cover
-        return torch.zeros_like(self.mask).index_fill(0, positions, True) & self.mask
+        return torch.zeros_like(self.mask).index_fill(0, self._cover[0], True) & self.mask
 
     @cached_property
     def offset(self) -> Tensor:
-        """`[S]` int64: positions of the episode before this one, holes counted."""
+        """`[S]` int64: earlier positions of the episode, holes counted."""
         positions, owner = self._cover
         return self._place(positions - self.start[owner])
 
@@ -193,18 +207,34 @@ class Segments:
         return self._place(self.stop[owner] - 1 - positions)
 
     @cached_property
-    def _following(self) -> Tensor:
-        """`[S]` int64: position of the episode's next existing step (its own at the last)."""
-        here = self.inside.nonzero().squeeze(1)
-        after = torch.where(self.episode[here[1:]] == self.episode[here[:-1]], here[1:], here[:-1])
-        following = torch.arange(self.size, device=self.mask.device)
-        return following.index_copy(0, here, torch.cat([after, here[-1:]]))
+    def existing(self) -> Tensor:
+        """`[K]` int64: the positions where a step exists, in order."""
+        return self.inside.nonzero().squeeze(1)
+
+    @cached_property
+    def age(self) -> Tensor:
+        """`[K]` int64: steps of the episode that precede each existing step in this batch."""
+        return (self.time - self.time_start[self.episode])[self.existing]
+
+    @cached_property
+    def _neighbours(self) -> tuple[Tensor, Tensor]:
+        """`[S]` int64 each: the episode's existing step before and after (its own at the ends)."""
+        here, goes_on = self.existing, self.age[1:] > 0
+        own = torch.arange(self.size, device=self.mask.device)
+        before = own.index_copy(0, here[1:], torch.where(goes_on, here[:-1], here[1:]))
+        after = own.index_copy(0, here[:-1], torch.where(goes_on, here[1:], here[:-1]))
+        return before, after
+
+    @cached_property
+    def is_first(self) -> Tensor:
+        """`[S]` bool: the first existing step of each episode."""
+        return self.inside & (self.time == self.time_start[self.episode])
 
     @cached_property
     def is_last(self) -> Tensor:
         """`[S]` bool: the last existing step of each episode."""
-        own = torch.arange(self.size, device=self.mask.device)
-        return self.inside & (self._following == own)
+        here = torch.arange(self.size, device=self.mask.device)
+        return self.inside & (self._neighbours[1] == here)
 
     @cached_property
     def time(self) -> Tensor:
@@ -212,23 +242,29 @@ class Segments:
         positions, owner = self._cover
         before = self.inside.cumsum(0) - self.inside.long()
         time = self.time_start[owner] + before[positions] - before[self.start[owner]]
-        return torch.where(self.inside, self._place(time), 0)
+        return self.fill(self._place(time))
 
-    def fill(self, x: Tensor, value: float = 0.0) -> Tensor:
+    def fill(self, x: Tensor, value: float = 0) -> Tensor:
         """`x [S]` where a step exists and `value` elsewhere."""
         return torch.where(self.inside, x, value)
 
     def read(self, name: str, x: Tensor) -> Tensor:
-        """An argument `[S]` as float64, with 0 where no step exists.
-
-        Every function begins with it: what lies at a masked position is gone before it can meet a
-        product.
+        """An argument `[S]` as float64, with 0 where no step exists, so that no product meets it.
 
         Raises:
             ValueError: Another shape.
         """
         contracts.vector(name, x, self.size, "position")
         return self.fill(x.double())
+
+    def read_rows(self, name: str, x: Tensor) -> Tensor:
+        """An argument `[S, A]`, a row for each step, as float64, with 0 where no step exists.
+
+        Raises:
+            ValueError: Another shape.
+        """
+        contracts.rows(name, x, self.size)
+        return torch.where(self.inside.unsqueeze(1), x.double(), 0.0)
 
     def read_episodes(self, name: str, x: Tensor) -> Tensor:
         """An argument `[N]` as float64.
@@ -251,15 +287,14 @@ class Segments:
         """The value at the last step of each episode: `[S]` to `[N]`; 0 for an empty episode."""
         return self.total(torch.where(self.is_last, x, 0.0))
 
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean over all existing steps: `[S]` to a scalar; 0 where there is none."""
+        return self.fill(x.double()).sum() / self.inside.sum().clamp(min=1)
+
+    def previous(self, x: Tensor, initial: Tensor) -> Tensor:
+        """The value at the step before `[S]`, and `initial [N]` at an episode's first step."""
+        return self.fill(torch.where(self.is_first, initial[self.episode], x[self._neighbours[0]]))
+
     def next(self, x: Tensor, final: Tensor) -> Tensor:
         """The value at the next step `[S]`, and `final [N]` after an episode's last step."""
-        later = torch.where(self.is_last, final[self.episode], x[self._following])
-        return self.fill(later)
-
-
-def _lengths(given: Tensor | Sequence[int]) -> Tensor:
-    lengths = torch.as_tensor(given)
-    # An empty list becomes a float tensor; it goes on to the error about having no episode.
-    if lengths.dim() != 1 or (lengths < 0).any() or (lengths != lengths.long()).any():
-        raise ValueError(f"lengths must be non-negative integers [N], got {lengths.tolist()}")
-    return lengths.long()
+        return self.fill(torch.where(self.is_last, final[self.episode], x[self._neighbours[1]]))

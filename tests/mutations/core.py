@@ -5,12 +5,12 @@ TESTS = ["test_core_*.py", "test_recipes.py"]
 MUTATIONS = [
     (
         "core/segments.py",
-        "index_fill(0, positions, True) & self.mask",
-        "index_fill(0, positions, True)",
+        "index_fill(0, self._cover[0], True) & self.mask",
+        "index_fill(0, self._cover[0], True)",
     ),
     (
         "core/segments.py",
-        "torch.zeros_like(self.mask).index_fill(0, positions, True) & self.mask",
+        "torch.zeros_like(self.mask).index_fill(0, self._cover[0], True) & self.mask",
         "self.mask",
     ),
     ("core/segments.py", "return torch.where(self.inside, x, value)", "return x * self.inside"),
@@ -23,8 +23,8 @@ MUTATIONS = [
     ),
     (
         "core/segments.py",
-        "torch.where(self.is_last, final[self.episode], x[self._following])",
-        "x[self._following]",
+        "torch.where(self.is_last, final[self.episode], x[self._neighbours[1]])",
+        "x[self._neighbours[1]]",
     ),
     ("core/segments.py", "self.stop[owner] - 1 - positions", "self.stop[owner] - positions"),
     ("core/segments.py", "occupied = occupied[self.start[occupied].argsort()]", ""),

@@ -1,24 +1,120 @@
-"""What weights sum to: self-normalisation over the episodes of a batch."""
+"""What weights sum to: self-normalisation over the episodes of a batch.
 
-import math
+A batch that comes in parts (micro-batches, the ranks of a data-parallel group) must be normalised
+as a whole: one episode normalised by itself has weight 1, whatever its weight was. Each part gives
+its `LogSums`, these are merged exactly, and every part is normalised by the merged ones.
+"""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from reweigh import contracts
 from reweigh.core.segments import Segments
 
 
-def self_normalise(log_weights: Tensor, segments: Segments) -> Tensor:
+class LogSums(NamedTuple):
+    """The sums that weights are divided by, of a batch or of a part of it.
+
+    They merge exactly: `merge(first, second)` of two parts is that of the whole, in any order.
+    """
+
+    log_sum: Tensor
+    """`[G, T]` float64: `log Σ_i w_it` over each group's episodes, at each time; ended episodes
+    keep their last weight, so that beyond `T` the last column goes on."""
+    episodes: Tensor
+    """`[G]` float64: how many episodes each group has."""
+
+
+def log_sums(log_weights: Tensor, segments: Segments) -> LogSums:
+    """The sums over all episodes at each time: one group.
+
+    Args:
+        log_weights: `[S]`.
+        segments: Where the episodes lie; whole episodes.
+
+    Returns:
+        `LogSums` with `G = 1` and `T` the most steps of any episode (at least 1).
+
+    Raises:
+        ValueError: Another shape; fragments.
+    """
+    everyone = torch.zeros_like(segments.start)
+    return log_sums_of_groups(log_weights, everyone, segments, groups=1)
+
+
+def log_sums_of_groups(
+    log_weights: Tensor, group: Tensor, segments: Segments, *, groups: int
+) -> LogSums:
+    """The sums over the episodes of each group (a prompt, a behaviour policy) at each time.
+
+    Args:
+        log_weights: `[S]`.
+        group: `[N]` int64 in [0, groups).
+        segments: Where the episodes lie; whole episodes.
+        groups: How many groups there are, in the whole batch if this is a part of it.
+
+    Returns:
+        `LogSums` with `G = groups`.
+
+    Raises:
+        ValueError: Another shape; fragments, whose earlier weights are not there to sum.
+    """
+    segments.require_whole("self-normalisation")
+    contracts.vector("group", group, len(segments), "episode")
+    log_weights = segments.read("log_weights", log_weights)
+    times = segments.most_steps
+    alive = _log_sum_by_cell(
+        log_weights.masked_fill(~segments.inside, -torch.inf),
+        segments.fill(group[segments.episode] * times + segments.time),
+        groups * times,
+    )
+    ended = _log_sum_by_cell(
+        segments.last(log_weights), group * (times + 1) + segments.lengths, groups * (times + 1)
+    )
+    since = ended.reshape(groups, times + 1).logcumsumexp(1)[:, :times]
+    count = log_weights.new_zeros(groups).index_add(
+        0, group, torch.ones_like(group, dtype=torch.float64)
+    )
+    return LogSums(torch.logaddexp(alive.reshape(groups, times), since), count)
+
+
+def merge(first: LogSums, second: LogSums) -> LogSums:
+    """The sums of two parts together: exact, associative and commutative.
+
+    Args:
+        first: Of one part.
+        second: Of another, with the same groups; its `T` may differ.
+
+    Raises:
+        ValueError: The parts number their groups differently.
+    """
+    if len(first.episodes) != len(second.episodes):
+        raise ValueError(
+            f"the parts have {len(first.episodes)} and {len(second.episodes)} groups: number the "
+            "groups over the whole batch, and pass every part the same number of them"
+        )
+    times = max(first.log_sum.shape[1], second.log_sum.shape[1])
+    log_sum = torch.logaddexp(_prolonged(first, times), _prolonged(second, times))
+    return LogSums(log_sum, first.episodes + second.episodes)
+
+
+def self_normalise(
+    log_weights: Tensor, segments: Segments, *, sums: LogSums | None = None
+) -> Tensor:
     """Divides by the batch's mean weight at the same time: `N w_it / Σ_j w_jt`.
 
     The sum runs over *all* N episodes of the batch. One that has ended keeps its last weight (an
     empty one has weight 1); leaving it out is inconsistent. Each time's weights then average 1:
     bounded by N and biased by `O(1/N)`. With one episode every weight is 1, so a micro-batch must
-    not normalise itself. Trajectory log-weights give `N W_i / Σ_j W_j`.
+    not normalise itself but pass the merged sums of the whole batch. Trajectory log-weights give
+    the normalisation per trajectory, `N W_i / Σ_j W_j`.
 
     Args:
         log_weights: `[S]`.
         segments: Where the episodes lie; whole episodes.
+        sums: Those of the whole batch, if this is a part of it.
 
     Returns:
         `[S]`. If no episode is empty, a constant added to all log-weights changes nothing.
@@ -26,12 +122,48 @@ def self_normalise(log_weights: Tensor, segments: Segments) -> Tensor:
     Raises:
         ValueError: Another shape; fragments, whose earlier weights are not there to sum.
     """
-    segments.require_whole("self_normalise")
-    log_weights = segments.read("log_weights", log_weights)
-    log_mean = log_sum_by_time(log_weights, segments) - math.log(len(segments))
+    everyone = torch.zeros_like(segments.start)
+    return self_normalise_groups(log_weights, everyone, segments, groups=1, sums=sums)
+
+
+def self_normalise_groups(
+    log_weights: Tensor,
+    group: Tensor,
+    segments: Segments,
+    *,
+    groups: int,
+    sums: LogSums | None = None,
+) -> Tensor:
+    """Divides by the group's mean weight at the same time: `N_g w_it / Σ_{j∈g} w_jt`.
+
+    For episodes that only compare within their group, such as the answers to one prompt: the bias
+    is `O(1/N_g)`, and a group of one has weight 1.
+
+    Args:
+        log_weights: `[S]`.
+        group: `[N]` int64 in [0, groups).
+        segments: Where the episodes lie; whole episodes.
+        groups: How many groups there are.
+        sums: Those of the whole batch, if this is a part of it.
+
+    Returns:
+        `[S]`. With one group it is `self_normalise`.
+
+    Raises:
+        ValueError: Another shape; fragments; sums of fewer times or groups than this part has.
+    """
+    if sums is None:
+        sums = log_sums_of_groups(log_weights, group, segments, groups=groups)
+    if sums.log_sum.shape[1] < segments.most_steps or len(sums.episodes) != groups:
+        raise ValueError(
+            f"sums are of {list(sums.log_sum.shape)} groups and times, this part has "
+            f"{[groups, segments.most_steps]}: merge the sums of every part, this one included"
+        )
+    log_mean = sums.log_sum - sums.episodes.clamp(min=1).log().unsqueeze(1)
     # If every weight of a time is 0, they stay 0 instead of 0/0.
     log_mean = torch.where(log_mean == -torch.inf, 0.0, log_mean)
-    return segments.fill(log_weights - log_mean[segments.time])
+    log_weights = segments.read("log_weights", log_weights)
+    return segments.fill(log_weights - log_mean[group[segments.episode], segments.time])
 
 
 def log_sum_by_time(log_weights: Tensor, segments: Segments) -> Tensor:
@@ -47,18 +179,17 @@ def log_sum_by_time(log_weights: Tensor, segments: Segments) -> Tensor:
     Raises:
         ValueError: Another shape; fragments.
     """
-    segments.require_whole("log_sum_by_time")
-    log_weights = segments.read("log_weights", log_weights)
-    times = max(int(segments.lengths.max()), 1)
-    here = segments.inside
-    alive = _log_sum_by_group(log_weights[here], segments.time[here], times)
-    ended = _log_sum_by_group(segments.last(log_weights), segments.lengths, times + 1)
-    return torch.logaddexp(alive, ended.logcumsumexp(0)[:times])
+    return log_sums(log_weights, segments).log_sum[0]
 
 
-def _log_sum_by_group(x: Tensor, group: Tensor, count: int) -> Tensor:
-    """Log-sum-exp of `x` within each of `count` groups; -inf for an empty group."""
-    highest = x.new_full((count,), -torch.inf).scatter_reduce(0, group, x.detach(), "amax")
+def _prolonged(sums: LogSums, times: int) -> Tensor:
+    last = sums.log_sum[:, -1:]
+    return torch.cat([sums.log_sum, last.expand(-1, times - sums.log_sum.shape[1])], dim=1)
+
+
+def _log_sum_by_cell(x: Tensor, cell: Tensor, count: int) -> Tensor:
+    """Log-sum-exp of `x` within each of `count` cells; -inf for an empty one."""
+    highest = x.new_full((count,), -torch.inf).scatter_reduce(0, cell, x.detach(), "amax")
     highest = torch.where(highest == -torch.inf, 0.0, highest)
-    shifted = (x - highest[group]).exp()
-    return x.new_zeros(count).index_add(0, group, shifted).log() + highest
+    shifted = (x - highest[cell]).exp()
+    return x.new_zeros(count).index_add(0, cell, shifted).log() + highest
