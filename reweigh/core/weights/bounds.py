@@ -189,7 +189,8 @@ def excess(log_weights: Tensor, segments: Segments, *, maximum: float) -> Bounde
     over = inside & (log_weights > math.log(maximum))
     below = torch.where(over, math.log(maximum) - log_weights, -1.0)
     cut = torch.where(over, (-below.expm1()).log(), -torch.inf)
-    return Bounded(torch.where(inside, cut, 0.0), over, over.sum() / inside.sum().clamp(min=1))
+    share = over.double().sum() / inside.sum().clamp(min=1)
+    return Bounded(torch.where(inside, cut, 0.0), over, share)
 
 
 def reject(log_weights: Tensor, kept: Tensor, segments: Segments) -> Bounded:
