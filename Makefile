@@ -4,7 +4,7 @@ ENV ?= CartPole-v1
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: train test lint types mutants compare clean
+.PHONY: train test lint types mutants compare parity clean
 
 train: .venv/installed  ## train CartPole-v1 (make train ENV=Acrobot-v1 for another)
 	$(BIN)/reweigh train $(ENV)
@@ -25,8 +25,11 @@ mutants: .venv/installed-dev  ## break the code on purpose; every change must be
 compare: .venv/installed .venv-compare/installed  ## Stable-Baselines3 PPO and reweigh, measured alike
 	.venv-compare/bin/python benchmarks/peers.py
 
+parity: .venv-parity/installed  ## the same numbers as rlax, TorchRL, TRL, verl and arviz-stats
+	.venv-parity/bin/python -m pytest parity
+
 clean:
-	rm -rf .venv .venv-compare
+	rm -rf .venv .venv-compare .venv-parity
 
 # PyTorch first and alone: a package that pulls it in by a range would take a far larger build.
 .venv/installed: pyproject.toml constraints.txt
@@ -44,4 +47,15 @@ clean:
 	$(PYTHON) -m venv .venv-compare
 	$(subst .venv,.venv-compare,$(PIP)) torch
 	$(subst .venv,.venv-compare,$(PIP)) stable-baselines3==2.9.2
+	touch $@
+
+# reweigh itself is imported from here. What verl requires beyond this needs a GPU, and the functions
+# that are compared do not.
+PARITY_PIP := $(subst .venv,.venv-parity,$(BIN)/python) -m pip install --quiet \
+  --disable-pip-version-check -c parity/constraints.txt
+.venv-parity/installed: parity/constraints.txt
+	$(PYTHON) -m venv .venv-parity
+	$(PARITY_PIP) torch
+	$(PARITY_PIP) rlax torchrl trl arviz-stats ray omegaconf orjson codetiming pytest
+	$(PARITY_PIP) --no-deps verl
 	touch $@

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from reweigh import recipes as recipes
 from reweigh.core import advantages as advantages
 from reweigh.core import diagnostics as diagnostics
+from reweigh.core import divergences as divergences
+from reweigh.core import marginal as marginal
+from reweigh.core import reduce as reduce
 from reweigh.core import returns as returns
 from reweigh.core import support as support
 from reweigh.core import surrogates as surrogates

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, as_tensor, bfloat16, float16
 from torch import bool as torch_bool
+from torch import int64 as torch_int64
 
 
 def vector(name: str, x: Tensor, length: int, unit: str) -> None:
@@ -117,3 +118,19 @@ def boolean(name: str, x: Tensor) -> None:
     """
     if x.dtype != torch_bool:
         raise ValueError(f"{name} must be bool, got {x.dtype}: compare it ({name} > 0)")
+
+
+def groups(name: str, x: Tensor, count: int) -> None:
+    """Requires a vector of int64 in [0, count); the range is checked on the CPU alone.
+
+    Raises:
+        ValueError: Another dtype or shape, or a number outside.
+    """
+    vector(name, x, x.numel() if isinstance(x, Tensor) else 0, "episode")
+    if x.dtype != torch_int64:
+        raise ValueError(f"{name} must be int64, got {x.dtype}: number the groups from 0")
+    if x.device.type == "cpu" and bool(((x < 0) | (x >= count)).any()):
+        raise ValueError(
+            f"{name} must lie in [0, {count}), got {int(x.min())} to {int(x.max())}: number the "
+            "groups from 0 (torch.unique with return_inverse) and pass how many there are"
+        )

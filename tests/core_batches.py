@@ -95,6 +95,12 @@ def scatter(batch: Batch, seed: int) -> tuple[Batch, Tensor]:
     return moved, positions
 
 
+def close(found: Tensor, want: Tensor | list, tolerance: float = 1e-12) -> None:
+    """Asserts that float64 results agree, relatively and absolutely."""
+    want = torch.as_tensor(want, dtype=torch.float64)
+    torch.testing.assert_close(found.double(), want, rtol=tolerance, atol=tolerance)
+
+
 SHARES = torch.tensor([0.5, 0.3, 0.2])
 
 PER_STEP = {
@@ -164,6 +170,43 @@ PER_STEP = {
         b.rewards, b.prefix, b.segments, discount=0.9, bootstrap=b.bootstrap
     ),
     "discount_from_start": lambda b: returns.discount_from_start(b.segments, discount=0.9),
+    "doubly_robust values": lambda b: doubly_robust(b).values,
+    "doubly_robust residuals": lambda b: doubly_robust(b).residuals,
+    "one_step": lambda b: advantages.one_step(
+        b.rewards, b.values, b.bootstrap, b.segments, discount=0.9
+    ),
+    "n_step": lambda b: advantages.n_step(
+        b.rewards, b.values, b.bootstrap, b.segments, discount=0.9, steps=3
+    ),
+    "lambda_return": lambda b: advantages.lambda_return(
+        b.rewards, b.values, b.bootstrap, b.segments, discount=0.9, trace_lambda=0.8
+    ),
+    "corrected_values": lambda b: advantages.corrected_values(
+        b.rewards, b.values, b.bootstrap, b.ratios, b.advantages, b.segments, discount=0.9
+    ),
+    "leaky_vtrace": lambda b: (
+        advantages.leaky_vtrace(
+            b.rewards, b.values, b.bootstrap, b.ratios, b.segments, discount=0.9, leak=0.3
+        ).advantages
+    ),
+    "retrace": lambda b: advantages.retrace(*critic(b), b.ratios, b.segments, discount=0.9),
+    "tree_backup": lambda b: advantages.tree_backup(*critic(b), b.target, b.segments, discount=0.9),
+    "q_lambda": lambda b: advantages.q_lambda(
+        *critic(b), b.values > 0, b.segments, discount=0.9, trace_lambda=0.8
+    ),
+    "q_pi_lambda": lambda b: advantages.q_pi_lambda(
+        *critic(b), b.segments, discount=0.9, trace_lambda=0.8
+    ),
+    "importance_sampled": lambda b: advantages.importance_sampled(
+        *critic(b), b.ratios, b.segments, discount=0.9
+    ),
+    "above_baseline": lambda b: advantages.above_baseline(
+        b.rewards, b.prefix, b.values, b.segments
+    ),
+    "leave_one_out_by_time": lambda b: advantages.leave_one_out_by_time(b.rewards, b.segments),
+    "minimum_variance_constant": lambda b: advantages.minimum_variance_constant(
+        b.rewards, b.prefix, b.values.square(), b.segments
+    ),
     "gae": lambda b: advantages.gae(
         b.rewards, b.values, b.bootstrap, b.segments, discount=0.9, trace_lambda=0.8
     ),
@@ -176,8 +219,31 @@ PER_STEP = {
     "clipped_ratio": lambda b: surrogates.clipped_ratio(
         b.ratios, b.advantages, b.segments, clip=0.2, log_centre=b.values
     ),
+    "clipped_ratio, dual": lambda b: surrogates.clipped_ratio(
+        b.ratios, b.advantages, b.segments, clip=0.2, clip_high=0.3, dual_clip=1.5
+    ),
+    "weighted_ratio": lambda b: surrogates.weighted_ratio(
+        b.ratios, b.values, b.advantages, b.segments
+    ),
+    "expected_value": lambda b: surrogates.expected_value(
+        rows(b), b.values, rows(b) * b.rewards.unsqueeze(1), b.segments
+    ),
+    "entropy": lambda b: surrogates.entropy(rows(b), b.segments),
+    "sampled_entropy": lambda b: surrogates.sampled_entropy(b.target, b.values, b.segments),
+    "kl_k1": lambda b: surrogates.kl_k1(b.ratios, b.values, b.segments),
+    "kl_k2": lambda b: surrogates.kl_k2(b.ratios, b.values, b.segments),
+    "kl_k3": lambda b: surrogates.kl_k3(b.ratios, b.values, b.segments),
+    "kl_from_reference": lambda b: surrogates.kl_from_reference(b.ratios, b.values, b.segments),
+    "per_episode_mean": lambda b: reduce.per_episode_mean(b.rewards, b.segments),
+    "per_episode_mean, survivors": lambda b: reduce.per_episode_mean(
+        b.rewards, b.segments, b.values > 0
+    ),
     "prefix_sum": lambda b: scan.prefix_sum(b.rewards, b.segments),
     "linear_recurrence": lambda b: scan.linear_recurrence(b.rewards, b.values, b.segments),
+    "max_plus_recurrence": lambda b: scan.max_plus_recurrence(b.rewards, b.values, b.segments),
+    "discounted_window_sum": lambda b: scan.discounted_window_sum(
+        b.rewards, b.segments, steps=3, discount=0.9
+    ),
     "time": lambda b: b.segments.time.double(),
     "spread": lambda b: b.segments.spread(b.bootstrap),
     "next": lambda b: b.segments.next(b.values, b.bootstrap),
@@ -191,6 +257,13 @@ PER_BATCH = {
     "fraction touched": lambda b: weights.truncate(b.ratios, b.segments, maximum=1.0).fraction,
     "mean": lambda b: b.segments.mean(b.rewards),
     "loss": lambda b: reduce.loss(b.rewards, b.segments),
+    "count_episodes": lambda b: reduce.count_episodes(b.segments, b.values > 0),
+    "count_steps": lambda b: reduce.count_steps(b.segments, b.values > 0),
+    "renyi_sample_size": lambda b: surrogates.renyi_sample_size(b.rewards, b.segments),
+    "kish_sample_size": lambda b: surrogates.kish_sample_size(b.prefix, b.segments),
+    "pois_bound": lambda b: surrogates.pois_bound(
+        b.prefix, b.bootstrap, b.segments.total(b.rewards).exp().sum(), b.segments, delta=0.3
+    ),
     "approximate_kl": lambda b: diagnostics.approximate_kl(b.ratios, b.segments),
     "ess_by_time": lambda b: diagnostics.ess_by_time(b.prefix, b.segments),
 }
@@ -198,6 +271,28 @@ PER_BATCH = {
 
 def turns(b: Batch) -> Segments:
     return b.segments.split((b.rewards > 0).long())
+
+
+def rows(b: Batch) -> Tensor:
+    """`[S, A]`: three actions' numbers at each step."""
+    return torch.stack((b.target, b.values, b.advantages), dim=1)
+
+
+def critic(b: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rewards, V, Q and bootstrap."""
+    return b.rewards, b.values, b.advantages, b.bootstrap
+
+
+def doubly_robust(b: Batch) -> returns.DoublyRobust:
+    return returns.doubly_robust(
+        b.rewards,
+        b.ratios,
+        b.values,
+        b.advantages,
+        b.segments,
+        discount=0.9,
+        bootstrap=b.bootstrap,
+    )
 
 
 def vtrace(b: Batch) -> advantages.VTrace:

@@ -5,7 +5,7 @@ import torch
 from core_batches import ragged, ragged_lengths, seeds
 from hypothesis import given, settings
 
-from reweigh.core import advantages, returns
+from reweigh.core import advantages, returns, weights
 from reweigh.core.segments import Segments
 
 several = settings(max_examples=30, deadline=None, derandomize=True)
@@ -62,139 +62,137 @@ def test_discount_counts_from_the_true_start():
     close(returns.discount_from_start(segments, discount=0.5), [1.0, 0.5, 0.125, 0.0625])
 
 
-def vtrace_by_definition(b, *, discount, trace_lambda, max_rho, max_c, max_rho_advantage):
+def doubly_robust_by_definition(b, discount):
     """Oracle: the recursion of the paper, backwards in time, in Python."""
-    rho = b.ratios.exp().tolist()
-    r, v = b.rewards.tolist(), b.values.tolist()
-    targets, action_values = [0.0] * len(r), [0.0] * len(r)
+    rho, r = b.ratios.exp().tolist(), b.rewards.tolist()
+    v, q = b.values.tolist(), b.advantages.tolist()
+    values, residuals = [0.0] * len(r), [0.0] * len(r)
     for i, (start, stop) in enumerate(
         zip(b.segments.start.tolist(), b.segments.stop.tolist(), strict=True)
     ):
-        next_value = next_target = float(b.bootstrap[i])
+        later = float(b.bootstrap[i])
         for t in reversed(range(start, stop)):
-            delta = min(max_rho, rho[t]) * (r[t] + discount * next_value - v[t])
-            trace = discount * trace_lambda * min(max_c, rho[t])
-            targets[t] = v[t] + delta + trace * (next_target - next_value)
-            action_values[t] = r[t] + discount * next_target
-            next_value, next_target = v[t], targets[t]
-    advantage = [min(max_rho_advantage, rho[t]) * (action_values[t] - v[t]) for t in range(len(r))]
-    return targets, action_values, advantage
+            residuals[t] = r[t] + discount * later - q[t]
+            later = values[t] = v[t] + rho[t] * residuals[t]
+    return values, residuals
 
 
-@pytest.mark.parametrize(
-    "knobs",
-    [
-        {"trace_lambda": 1.0, "max_rho": 1.0, "max_c": 1.0, "max_rho_advantage": 1.0},
-        {"trace_lambda": 0.7, "max_rho": 2.0, "max_c": 0.8, "max_rho_advantage": 1.5},
-        {
-            "trace_lambda": 0.9,
-            "max_rho": math.inf,
-            "max_c": math.inf,
-            "max_rho_advantage": math.inf,
-        },
-    ],
-)
+def doubly_robust(b, log_ratios=None, *, discount=0.9, bootstrap=True):
+    return returns.doubly_robust(
+        b.rewards,
+        b.ratios if log_ratios is None else log_ratios,
+        b.values,
+        b.advantages,
+        b.segments,
+        discount=discount,
+        bootstrap=b.bootstrap if bootstrap else None,
+    )
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.9, 1.0])
 @several
 @given(lengths=ragged_lengths, seed=seeds)
-def test_vtrace_is_the_recursion_of_the_paper(knobs, lengths, seed):
+def test_doubly_robust_is_the_recursion_of_the_paper(discount, lengths, seed):
     b = ragged(lengths, seed)
-    found = advantages.vtrace(
-        b.rewards, b.values, b.bootstrap, b.ratios, b.segments, discount=0.9, **knobs
-    )
-    for value, want in zip(found, vtrace_by_definition(b, discount=0.9, **knobs), strict=True):
-        close(value, want, 1e-9)
+    for found, want in zip(
+        doubly_robust(b, discount=discount), doubly_robust_by_definition(b, discount), strict=True
+    ):
+        close(found, want, 1e-9)
 
 
 @several
 @given(lengths=ragged_lengths, seed=seeds)
-def test_on_policy_vtrace_is_the_lambda_return(lengths, seed):
+def test_weighted_residuals_are_per_decision_returns_of_what_the_critic_misses(lengths, seed):
     b = ragged(lengths, seed)
-    on_policy = torch.zeros_like(b.rewards)
-    for trace_lambda in (0.0, 0.6, 1.0):
-        estimate = advantages.gae(
-            b.rewards,
-            b.values,
-            b.bootstrap,
-            b.segments,
-            discount=0.9,
-            trace_lambda=trace_lambda,
-        )
-        found = advantages.vtrace(
-            b.rewards,
-            b.values,
-            b.bootstrap,
-            on_policy,
-            b.segments,
-            discount=0.9,
-            trace_lambda=trace_lambda,
-            max_rho=math.inf,
-            max_c=math.inf,
-            max_rho_advantage=math.inf,
-        )
-        close(found.targets, estimate + b.values)
-    monte_carlo = returns.reward_to_go(b.rewards, b.segments, discount=0.9, bootstrap=b.bootstrap)
-    close(estimate + b.values, monte_carlo)
-    close(found.advantages, monte_carlo - b.values)
-
-
-def test_no_value_leaks_across_a_truncation():
-    """TorchRL up to 0.14.0 read the next episode's value here: an advantage of 99."""
-    segments = Segments.packed([2, 2])
-    found = advantages.vtrace(
-        torch.zeros(4),
-        torch.tensor([1.0, 1.0, 100.0, 100.0]),
-        torch.tensor([1.0, 100.0]),
-        torch.zeros(4),
-        segments,
-        discount=1.0,
+    differences = (
+        advantages.one_step(b.rewards, b.values, b.bootstrap, b.segments, discount=0.9)
+        - b.advantages
     )
-    assert found.advantages.tolist() == [0.0] * 4
-    assert found.targets.tolist() == [1.0, 1.0, 100.0, 100.0]
+    want = returns.per_decision(differences, b.prefix, b.segments, discount=0.9)
+    close(b.prefix.exp() * doubly_robust(b).residuals, want, 1e-9)
 
 
-def test_an_infinite_last_ratio_is_not_multiplied_into_what_follows_it():
-    mask = torch.tensor([True, True, False])
-    segments = Segments.packed([3], mask=mask)
-    found = advantages.vtrace(
-        torch.zeros(3),
-        torch.zeros(3),
-        torch.zeros(1),
-        torch.tensor([0.0, 800.0, 0.0]),
-        segments,
-        discount=0.9,
-        max_c=math.inf,
+def test_without_a_critic_doubly_robust_is_per_decision():
+    b = ragged([4, 0, 3], 2)
+    nothing = torch.zeros_like(b.rewards)
+    found = returns.doubly_robust(
+        b.rewards, b.ratios, nothing, nothing, b.segments, discount=0.9, bootstrap=b.bootstrap
     )
-    assert found.targets.tolist() == [0.0] * 3
+    want = returns.per_decision(
+        b.rewards, b.prefix, b.segments, discount=0.9, bootstrap=b.bootstrap
+    )
+    close(b.prefix.exp() * found.residuals, want, 1e-11)
+    close(found.values, b.ratios.exp() * found.residuals)
+    on_policy = returns.doubly_robust(
+        b.rewards, nothing, nothing, nothing, b.segments, discount=0.9, bootstrap=b.bootstrap
+    )
+    want = returns.reward_to_go(b.rewards, b.segments, discount=0.9, bootstrap=b.bootstrap)
+    close(on_policy.values, want)
 
 
-def test_targets_and_advantages_are_constants():
-    b = ragged([3], 0)
-    values = b.values.requires_grad_()
-    found = advantages.vtrace(b.rewards, values, b.bootstrap, b.ratios, b.segments, discount=0.9)
-    assert not any(x.requires_grad for x in found)
-    assert not advantages.gae(
-        b.rewards, values, b.bootstrap, b.segments, discount=0.9, trace_lambda=0.9
-    ).requires_grad
+def test_a_critic_that_knows_everything_leaves_nothing():
+    """Deterministic rewards, exact values: whatever the ratios, no noise at all."""
+    b = ragged([5, 3], 4)
+    exact = returns.reward_to_go(b.rewards, b.segments, discount=0.9, bootstrap=b.bootstrap)
+    found = returns.doubly_robust(
+        b.rewards, b.ratios, exact, exact, b.segments, discount=0.9, bootstrap=b.bootstrap
+    )
+    close(found.values, exact)
+    close(found.residuals, torch.zeros(8))
 
 
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    [
-        ({"discount": 1.1}, r"discount must lie in \[0, 1\], got 1.1"),
-        ({"discount": math.nan}, "discount must lie in"),
-        ({"discount": 0.9, "trace_lambda": -0.1}, r"trace_lambda must lie in \[0, 1\]"),
-        ({"discount": 0.9, "max_rho": 0.0}, "max_rho must be positive, got 0.0"),
-        ({"discount": 0.9, "max_c": -1.0}, "max_c must be positive"),
-        ({"discount": 0.9, "max_rho_advantage": 0.0}, "max_rho_advantage must be positive"),
-    ],
-)
-def test_refuses_knobs_out_of_range(knobs, message):
-    b = ragged([3], 0)
-    with pytest.raises(ValueError, match=message):
-        advantages.vtrace(b.rewards, b.values, b.bootstrap, b.ratios, b.segments, **knobs)
-
-
-def test_refuses_another_number_of_bootstraps():
+def test_doubly_robust_without_bootstrap_is_termination():
     b = ragged([3, 2], 0)
-    with pytest.raises(ValueError, match=r"bootstrap must have shape \[2\].*each episode.*\[5\]"):
-        advantages.vtrace(b.rewards, b.values, b.values, b.ratios, b.segments, discount=0.9)
+    b.bootstrap = torch.zeros(2)
+    for found, want in zip(doubly_robust(b, bootstrap=False), doubly_robust(b), strict=True):
+        close(found, want)
+
+
+@pytest.mark.parametrize("lengths", [[1], [7], [3, 0, 4]])
+def test_doubly_robust_has_the_right_gradient(lengths):
+    b = ragged(lengths, 1)
+    leaves = [b.rewards, 2 * b.ratios, b.values, b.advantages]
+    leaves = [leaf.clone().requires_grad_() for leaf in leaves]
+    bootstrap = b.bootstrap.requires_grad_()
+
+    def both(*x):
+        found = returns.doubly_robust(*x[:-1], b.segments, discount=0.9, bootstrap=x[-1])
+        return found.values, found.residuals
+
+    assert torch.autograd.gradcheck(both, (*leaves, bootstrap))
+
+
+@pytest.mark.parametrize(
+    ("log_ratios", "value"),
+    [
+        ([-1e4, 1e4], 0.9),  # one ratio undoes the other, and the second reward arrives
+        ([-torch.inf, 1e4], 0.0),
+        ([-1e4, -1e4], 0.0),
+        ([0.0, -torch.inf], 1.0),
+    ],
+)
+def test_what_overflows_on_the_way_may_be_finite(log_ratios, value):
+    segments = Segments.packed([2])
+    log_ratios = torch.tensor(log_ratios, dtype=torch.float64, requires_grad=True)
+    rewards = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(2)
+    found = returns.doubly_robust(rewards, log_ratios, zero, zero, segments, discount=0.9).values[0]
+    close(found.detach(), value)
+    gradients = torch.autograd.grad(found, (log_ratios, rewards))
+    assert all(bool(g.isfinite().all()) for g in gradients)
+    if value == 0.9:
+        close(gradients[0], [0.9, 0.9])
+
+
+def test_doubly_robust_over_a_hundred_thousand_steps():
+    g = torch.Generator().manual_seed(0)
+    length = 100_000
+    segments = Segments.packed([length])
+    log_ratios = torch.randn(length, generator=g, dtype=torch.float64) * 0.1
+    rewards = torch.randn(length, generator=g, dtype=torch.float64)
+    zero = torch.zeros(length)
+    found = returns.doubly_robust(rewards, log_ratios, zero, zero, segments, discount=0.999)
+    prefix = weights.prefix(log_ratios, segments)
+    want = returns.per_decision(rewards, prefix, segments, discount=0.999)
+    close(found.values[0], want[0], 1e-9)
+    assert bool(found.values.isfinite().all())

@@ -39,6 +39,10 @@ def test_top_p_after_top_k_is_of_what_is_left():
     cut = LOGITS.masked_fill(~support.top_k(LOGITS, k=2), -torch.inf)
     assert support.top_p(cut[:1], p=0.7).tolist() == [[True, False, False, False]]
     assert support.top_p(cut[:1], p=1.0).tolist() == [[True, True, False, False]]
+    # Even where rounding leaves the mass of what is left below 1.
+    many = torch.randn(50, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left = support.top_k(many, k=11)
+    assert support.top_p(many.masked_fill(~left, -torch.inf), p=1.0).tolist() == left.tolist()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

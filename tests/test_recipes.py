@@ -25,8 +25,8 @@ def run(name, batch, *, discount=GAMMA):
     """The loss of any recipe on a batch."""
     if name == "reinforce":
         return recipes.reinforce(batch.target, batch.rewards, batch.segments, discount=discount)
-    if name == "vtrace":
-        return recipes.vtrace(
+    if name == "impala":
+        return recipes.impala(
             batch.target,
             batch.behaviour,
             batch.rewards,
@@ -44,7 +44,7 @@ def run(name, batch, *, discount=GAMMA):
     )
 
 
-ALL = ("reinforce", "vtrace", "ppo", *CORRECTED)
+ALL = ("reinforce", "impala", "ppo", *CORRECTED)
 
 
 def gradient(loss, leaf):
@@ -55,7 +55,7 @@ def plain_coefficients(name, b):
     """What multiplies the score if the data are the policy's own, by the textbook."""
     if name == "ppo":
         return b.advantages
-    if name == "vtrace":
+    if name == "impala":
         return advantages.gae(
             b.rewards, b.values, b.bootstrap, b.segments, discount=GAMMA, trace_lambda=1.0
         )

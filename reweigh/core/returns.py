@@ -4,11 +4,14 @@ The *continuation* of a return is the policy that its rewards after `t` are abou
 for logged rewards as they are (`reward_to_go`), the target's for weighted ones (`per_decision`).
 """
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from reweigh import contracts
-from reweigh.core.scan import linear_recurrence
+from reweigh.core.scan import linear_recurrence, max_plus_recurrence, unscale
 from reweigh.core.segments import Segments
 
 
@@ -70,6 +73,120 @@ def per_decision(
         final = segments.read_episodes("bootstrap", bootstrap)
         rewards = rewards + discount * segments.next(torch.zeros_like(rewards), final)
     return linear_recurrence(weights * rewards, torch.full_like(rewards, discount), segments)
+
+
+class DoublyRobust(NamedTuple):
+    """What the recursive doubly robust estimator gives at each step, both `[S]` float64."""
+
+    values: Tensor
+    """`V^DR_t`, the estimate of the target's value of `s_t`."""
+    residuals: Tensor
+    """`r_t + γ V^DR_{t+1} - Q̂_t`: what the critic left unexplained from this step on, without the
+    ratio of the step itself."""
+
+
+def doubly_robust(
+    rewards: Tensor,
+    log_ratios: Tensor,
+    values: Tensor,
+    action_values: Tensor,
+    segments: Segments,
+    *,
+    discount: float,
+    bootstrap: Tensor | None = None,
+) -> DoublyRobust:
+    """Doubly robust value: `V^DR_t = V̂_t + ρ_t (r_t + γ V^DR_{t+1} - Q̂_t)`.
+
+    Jiang and Li 2016, equation 10. `E_φ[V^DR_t | s_t] = V^θ(s_t)` for every `Q̂` that does not
+    depend on the data, if `V̂_t = E_{a~θ}[Q̂_t(s_t, a)]`; with the true ones the residual has mean 0
+    given state and action. The policy gradient is `Σ_t γ^t (w_t residual_t score_t +
+    w_{t-1} Σ_a Q̂_t(s_t, a) ∇π_θ(a|s_t))`; or differentiate `V^DR` at the first steps.
+
+    Args:
+        rewards: `[S]`.
+        log_ratios: `[S]`; `-inf` is legal.
+        values: `[S]`, `V̂_t(s_t)`.
+        action_values: `[S]`, `Q̂_t(s_t, a_t)`.
+        segments: Where the episodes lie.
+        discount: γ in [0, 1].
+        bootstrap: `[N]`, as in `reward_to_go`.
+
+    Returns:
+        Values and residuals, differentiable in all tensors. `w_t residual_t` is `per_decision` of
+        the rewards `r_t + γ V̂_{t+1} - Q̂_t`, with prefix weights; with no critic, of the rewards.
+
+    Raises:
+        ValueError: Another shape; γ outside [0, 1].
+    """
+    contracts.between("discount", discount, 0, 1)
+    log_ratios = segments.read("log_ratios", log_ratios)
+    values = segments.read("values", values)
+    final = values.new_zeros(len(segments))
+    if bootstrap is not None:
+        final = segments.read_episodes("bootstrap", bootstrap)
+    unexplained = segments.read("rewards", rewards) + discount * segments.next(values, final)
+    unexplained = unexplained - segments.read("action_values", action_values)
+    scaled, log_scale = _weighted_to_go(unexplained, log_ratios, segments, discount)
+    # The step's own ratio may undo the overflow of what follows it, so it joins the exponent.
+    corrections = unscale(scaled, log_scale + log_ratios)
+    return DoublyRobust(values + corrections, unscale(scaled, log_scale))
+
+
+def target_reward_to_go(
+    rewards: Tensor,
+    log_ratios: Tensor,
+    segments: Segments,
+    *,
+    discount: float,
+    bootstrap: Tensor | None = None,
+) -> Tensor:
+    """Reward-to-go of the target, from each step on: `G_t = r_t + γ ρ_{t+1} G_{t+1}`.
+
+    Precup et al. 2000, section 3. `E_φ[G_t | s_t, a_t] = Q^θ(s_t, a_t)`: an unbiased sample of the
+    target's action value that takes no critic. It carries the ratios *after* the step alone; with a
+    state ratio, `m_t ρ_t G_t score_t` is an unbiased policy gradient whose variance grows with what
+    remains of the episode.
+
+    Args:
+        rewards: `[S]`.
+        log_ratios: `[S]`; `-inf` is legal.
+        segments: Where the episodes lie.
+        discount: γ in [0, 1].
+        bootstrap: `[N]`, as in `reward_to_go`.
+
+    Returns:
+        `[S]` float64, differentiable in all tensors. It is the residual of `doubly_robust` without
+        a critic; times the prefix weight, `per_decision`.
+
+    Raises:
+        ValueError: Another shape; γ outside [0, 1].
+    """
+    nothing = torch.zeros_like(rewards, dtype=torch.float64)
+    robust = doubly_robust(
+        rewards,
+        log_ratios,
+        nothing,
+        nothing,
+        segments,
+        discount=discount,
+        bootstrap=bootstrap,
+    )
+    return robust.residuals
+
+
+def _weighted_to_go(
+    x: Tensor, log_weights: Tensor, segments: Segments, discount: float
+) -> tuple[Tensor, Tensor]:
+    """`y_t = x_t + γ w_{t+1} y_{t+1}` as `y e^-m` and the constant `m ≥ 0`.
+
+    `m` is the logarithm of the largest coefficient in the sum, so that no product overflows.
+    """
+    start = log_weights.new_zeros(len(segments))
+    later = segments.next(log_weights, start)
+    log_discount = math.log(discount) if discount > 0 else -math.inf
+    log_scale = max_plus_recurrence(torch.zeros_like(x), later.detach() + log_discount, segments)
+    decay = discount * (later + segments.next(log_scale, start) - log_scale).exp()
+    return linear_recurrence(x * (-log_scale).exp(), decay, segments), log_scale
 
 
 def discount_from_start(segments: Segments, *, discount: float) -> Tensor:

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 
 from reweigh.core import advantages as adv
-from reweigh.core import surrogates
+from reweigh.core import surrogates, weights
 from reweigh.core.ratios import log_ratios
 from reweigh.core.reduce import loss
 from reweigh.core.segments import Segments
 
 
-def vtrace(
+def impala(
     log_prob_target: Tensor,
     log_prob_behaviour: Tensor,
     rewards: Tensor,
@@ -20,7 +20,7 @@ def vtrace(
     *,
     discount: float,
 ) -> Tensor:
-    """IMPALA's policy gradient: `ĝ = (1/N) Σ_i Σ_t min(1, ρ_t) (r_t + γ v_{t+1} - V_t) score_t`.
+    """IMPALA: `ĝ = (1/N) Σ_i Σ_t min(1, ρ_t) (r_t + γ v_{t+1} - V_t) score_t`.
 
     Espeholt et al. 2018, section 4.2, with `v` the V-trace target and all thresholds at 1; without
     `γ^t`, as in the paper. Biased: it keeps the behaviour's states, and `v` is the value of a
@@ -44,4 +44,107 @@ def vtrace(
     unit = torch.ones_like(trace.advantages)
     return loss(
         surrogates.weighted_log_prob(log_prob_target, unit, trace.advantages, segments), segments
+    )
+
+
+def retrace(
+    log_prob_target: Tensor,
+    log_prob_behaviour: Tensor,
+    rewards: Tensor,
+    values: Tensor,
+    action_values: Tensor,
+    bootstrap: Tensor,
+    segments: Segments,
+    *,
+    discount: float,
+    trace_lambda: float = 1.0,
+) -> Tensor:
+    """Retrace actor-critic: `ĝ = (1/N) Σ_i Σ_t ρ_t (Q^ret_t - V(s_t)) score_t`.
+
+    Degris et al. 2012 (Off-PAC) for the gradient, Munos et al. 2016, section 3, for `Q^ret`;
+    without `γ^t`, as there. If the critic is `Q^θ`, its expectation is
+    `Σ_t E_{s~d_t^φ, a~π_θ}[Q^θ score]`: states of the behaviour, continuation of the target. Second
+    moment: that of one ratio; the traces never exceed 1. Use it with a learned `Q`, whose
+    regression target is `advantages.retrace(...)` too, where single ratios stay moderate; `acer`
+    bounds them.
+
+    Args:
+        log_prob_target: `[S]`, differentiated.
+        log_prob_behaviour: `[S]`.
+        rewards: `[S]`.
+        values: `[S]`, `V(s_t) = E_{a~θ}[Q(s_t, a)]`; a constant here.
+        action_values: `[S]`, `Q(s_t, a_t)`; a constant.
+        bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated.
+        segments: Where the episodes lie.
+        discount: γ in [0, 1].
+        trace_lambda: λ in [0, 1].
+
+    Returns:
+        Scalar. With `Q = V` and `φ = θ` the advantage is that of `gae` with the same λ.
+    """
+    ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
+    step = weights.step(ratios, segments).exp()
+    estimate = adv.retrace(
+        rewards,
+        values,
+        action_values,
+        bootstrap,
+        ratios,
+        segments,
+        discount=discount,
+        trace_lambda=trace_lambda,
+    )
+    return loss(
+        surrogates.weighted_log_prob(log_prob_target, step, estimate - values, segments), segments
+    )
+
+
+def acer(
+    log_probs_target: Tensor,
+    log_probs_behaviour: Tensor,
+    actions: Tensor,
+    rewards: Tensor,
+    action_values: Tensor,
+    bootstrap: Tensor,
+    segments: Segments,
+    *,
+    discount: float,
+    maximum: float = 10.0,
+) -> Tensor:
+    """ACER: truncated `ρ_t (Q^ret_t - V) score_t`, and over all actions what truncation cut off.
+
+    Wang et al. 2017, equation 9, discrete actions: `ĝ = (1/N) Σ_i Σ_t min(c, ρ_t) (Q^ret_t - V_t)
+    score_t + Σ_a [1 - c/ρ_t(a)]_+ (Q(s_t, a) - V_t) ∇π_θ(a|s_t)`. With an exact critic its
+    expectation is that of `retrace`, whatever `c`; otherwise the critic's error enters where
+    weights exceed `c`. No weight of the sum does. Use it for old data with a learned `Q`. The trust
+    region of the paper (its section 3.3) acts on the gradient and is the optimiser's.
+
+    Args:
+        log_probs_target: `[S, A]`, of every action; differentiated.
+        log_probs_behaviour: `[S, A]`.
+        actions: `[S]` int64, taken.
+        rewards: `[S]`.
+        action_values: `[S, A]`, `Q(s_t, a)`; a constant.
+        bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated.
+        segments: Where the episodes lie.
+        discount: γ in [0, 1].
+        maximum: `c`, above 0.
+
+    Returns:
+        Scalar. With an infinite maximum it is `retrace` with `V = Σ_a π_θ(a) Q(a)` and λ = 1.
+    """
+    taken = segments.fill(actions).unsqueeze(1)
+    target = log_probs_target.gather(1, taken).squeeze(1)
+    ratios = log_ratios(target, log_probs_behaviour.gather(1, taken).squeeze(1), segments)
+    q = segments.read_rows("action_values", action_values).detach()
+    every = segments.read_rows("log_probs_target", log_probs_target).detach()
+    v = (every.exp() * q).sum(1)
+    taken_q = q.gather(1, taken).squeeze(1)
+    estimate = adv.retrace(rewards, v, taken_q, bootstrap, ratios, segments, discount=discount)
+    kept = weights.truncate(ratios, segments, maximum=maximum).log_weights.exp()
+    cut = weights.excess(every - log_probs_behaviour, segments, maximum=maximum).log_weights.exp()
+    sampled = surrogates.weighted_log_prob(target, kept, estimate - v, segments)
+    unit, above = torch.ones_like(v), cut * (q - v.unsqueeze(1))
+    return loss(
+        sampled + surrogates.expected_value(log_probs_target, unit, above, segments), segments
     )

@@ -120,16 +120,41 @@ def _groups(problem: Problem, file: dict[str, Any]) -> list[_Group]:
         sources = entry(mixed, "sources", list)
         if unknown := set(sources) - set(problem.logits):
             raise ValueError(f"golden file: {key!r} names sources that are no policy: {unknown}")
-        everything = enumerated(problem, sources, counts / counts.sum(), horizon=problem.horizon)
+        proportions = counts / counts.sum()
+        everything = _Everything(
+            *enumerated(problem, sources, proportions, horizon=problem.horizon)
+        )
+        power_mean = _power_means(mixed, everything, counts)
         groups.append(
             _Group(
                 entry(mixed, "results", dict),
                 entry(exact, "E_mix", dict),
-                logged_mixture(problem, mixed),
-                _Everything(*everything),
+                replace(logged_mixture(problem, mixed), power_mean=power_mean),
+                everything._replace(sample=replace(everything.sample, power_mean=power_mean)),
             )
         )
     return groups
+
+
+def _power_means(
+    mixed: dict[str, Any], everything: _Everything, counts: Tensor
+) -> dict[str, weights.PowerMean]:
+    """The parameters that the file gives, if it does, and the paper's, from exact moments."""
+    if "pm_lambda" not in mixed:
+        return {}
+    sample, probability = everything
+    log_ratios = sample.log_ratios.detach()
+    moments = torch.zeros_like(sample.proportions).index_add(
+        0, sample.source, probability * (2 * sample.segments.total(log_ratios)).exp()
+    )
+    return {
+        "given": weights.PowerMean(
+            tensor(mixed, "pm_lambda", len(counts)), tensor(mixed, "pm_alpha", len(counts))
+        ),
+        "paper": weights.power_mean_parameters(
+            moments / sample.proportions, [int(count) for count in counts]
+        ),
+    }
 
 
 def _estimator_row(problem: Problem, group: _Group, name: str) -> Row:

@@ -111,8 +111,10 @@ class Problem:
     """Policies by name, each `[states, actions]`; `theta`, the target, requires gradients."""
     value: dict[str, Tensor]
     """Values under `theta` and `phi`, each `[horizon + 1, states]`."""
-    action_value: Tensor
-    """Of the target, `[horizon, states, actions]`."""
+    action_value: dict[str, Tensor]
+    """Action values under `theta` and `phi`, and a wrong `critic`; `[horizon, states, actions]`."""
+    occupancy: dict[str, Tensor]
+    """`[horizon, states]`: probability of being in a state at a time, under `theta` and `phi`."""
 
     @property
     def states(self) -> int:
@@ -142,5 +144,25 @@ class Problem:
             terminal=[bool(end) for end in entry(problem, "terminal", list)],
             logits=logits,
             value={z: tensor(exact, f"V_{z}", horizon + 1, s) for z in ("theta", "phi")},
-            action_value=tensor(exact, "Q_theta", horizon, s, a),
+            action_value={
+                "theta": tensor(exact, "Q_theta", horizon, s, a),
+                "phi": tensor(exact, "Q_phi", horizon, s, a),
+                "critic": tensor(problem, "Qhat", horizon, s, a),
+            },
+            occupancy={z: tensor(exact, f"occ_{z}", horizon, s) for z in ("theta", "phi")},
         )
+
+    def target_action_value(self) -> Tensor:
+        """`Q^θ`, `[horizon, states, actions]`, differentiable in the target's logits.
+
+        All times at once: `V = r + γ P V`, where `P` leads from each time to the next.
+        """
+        alive = 1 - torch.tensor(self.terminal, dtype=torch.float64)
+        policy = self.logits["theta"].softmax(1) * alive.unsqueeze(1)
+        reward = (self.transition * self.reward).sum(2)
+        step = torch.einsum("sa,sat->st", policy, self.transition)
+        later = torch.ones(self.horizon - 1).double().diag(1)
+        one_step = (policy * reward).sum(1).repeat(self.horizon)
+        system = torch.eye(len(one_step)).double() - self.discount * torch.kron(later, step)
+        value = torch.linalg.solve(system, one_step).reshape(self.horizon, self.states)
+        return reward + self.discount * torch.einsum("sau,tu->tsa", self.transition, later @ value)

@@ -20,7 +20,7 @@ def relative_error(value: Tensor, golden: Tensor) -> float:
 
 
 def numerics_errors(golden: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Errors by name, in the form of a row's; empty for what is not built."""
+    """Errors by name, in the form of a row's."""
     errors: dict[str, dict[str, float]] = {}
     for i, case in enumerate(entry(golden, "prefix", list)):
         errors[f"prefix {i}"] = {"value": _prefix(case)}
@@ -28,18 +28,23 @@ def numerics_errors(golden: dict[str, Any]) -> dict[str, dict[str, float]]:
         errors[f"returns {i}"] = {"value": _returns(case)}
     for i, case in enumerate(entry(golden, "sn", list)):
         errors[f"self-normalised {i}"] = {"value": _self_normalised(case)}
+    for i, case in enumerate(entry(golden, "khat", list)):
+        errors[f"khat {i}"] = {"value": _pareto_k(case)}
     errors["spike"] = {"value": _spike(entry(golden, "spike", dict))}
-    errors["khat"] = {}
     return errors
 
 
 def random_dyadics(seed: int, count: int, *, shift: int, drift: int = 0) -> Tensor:
     """`count` numbers from a linear congruential generator, exact in float32."""
-    numbers, x = [], seed
-    for _ in range(count):
-        x = (1664525 * x + 1013904223) % 2**32
-        numbers.append((x >> 8) - 2**23 + drift)
-    return torch.tensor(numbers, dtype=torch.float64) * 2.0 ** -(23 + shift)
+    integers = (_random_integers(seed, count) >> 8) - 2**23 + drift
+    return integers.double() * 2.0 ** -(23 + shift)
+
+
+def _random_integers(seed: int, count: int) -> Tensor:
+    """`x_k = a x_{k-1} + c` modulo `2^32`, all at once: `a^k seed + c Σ_{i<k} a^i`."""
+    powers = torch.full((count,), 1664525).cumprod(0)  # wraps modulo 2^64, a multiple
+    sums = torch.cat([torch.ones(1, dtype=torch.int64), powers[:-1]]).cumsum(0)
+    return (powers * seed + 1013904223 * sums) & (2**32 - 1)
 
 
 def _prefix(case: dict[str, Any]) -> float:
@@ -95,6 +100,13 @@ def _self_normalised(case: dict[str, Any]) -> float:
         relative_error(normalised, tensor(case, "weights", count)),
         relative_error(truncated, tensor(case, "truncated", count)),
     )
+
+
+def _pareto_k(case: dict[str, Any]) -> float:
+    count = entry(case, "S", int)
+    uniform = (_random_integers(entry(case, "lcg_seed", int), count).double() + 0.5) / 2**32
+    found = weights.pareto_k(-number(case, "true_k") * uniform.log())
+    return relative_error(found, torch.tensor(number(case, "khat"), dtype=torch.float64))
 
 
 def _spike(case: dict[str, Any]) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from reweigh.core.ratios import log_ratios
 from reweigh.core.segments import Segments
+from reweigh.core.weights import PowerMean
 from reweigh.verify.golden import Problem, indices, tensor
 
 
@@ -33,16 +34,41 @@ class Sample:
     """`[J, S]`: under each behaviour that sampled a share of the trajectories."""
     proportions: Tensor
     """`[J]`: the shares."""
+    source: Tensor
+    """`[N]`: which of the behaviours sampled each trajectory."""
+    power_mean: dict[str, PowerMean]
+    """How the power mean treats each behaviour; empty where there is one."""
 
     @property
     def discount(self) -> float:
         """γ."""
         return self.problem.discount
 
+    def action_values(self, of: str) -> Tensor:
+        """`[S, actions]`: `Q_t(s_t, a)` of a policy or the critic, for every action."""
+        return self.problem.action_value[of][self.segments.time, self.states]
+
+    def action_value(self, of: str) -> Tensor:
+        """`Q_t(s_t, a_t)`."""
+        return self.taken(self.action_values(of))
+
+    def taken(self, x: Tensor) -> Tensor:
+        """Of numbers `[S, actions]`, those of the actions taken."""
+        return x.gather(1, self.actions.unsqueeze(1)).squeeze(1)
+
     @property
-    def action_value(self) -> Tensor:
-        """`Q_t^θ(s_t, a_t)`."""
-        return self.problem.action_value[self.segments.time, self.states, self.actions]
+    def log_probs(self) -> Tensor:
+        """`[S, actions]`: the target's log-probabilities of every action; differentiable."""
+        return self.problem.logits["theta"].log_softmax(1)[self.states]
+
+    @property
+    def log_state_ratios(self) -> Tensor:
+        """`log m_t`, of the exact marginals."""
+        target, behaviour = (
+            self.problem.occupancy[z][self.segments.time, self.states].log()
+            for z in ("theta", "phi")
+        )
+        return target - behaviour
 
     def value(self, policy: str) -> Tensor:
         """`V_t(s_t)` of a policy, `theta` or `phi`."""
@@ -79,6 +105,8 @@ def logged(problem: Problem, file: dict[str, Any], *, horizon: int) -> Sample:
         log_ratios=log_ratios(log_prob, behaviour, segments),
         log_prob_sources=behaviour.unsqueeze(0),
         proportions=torch.ones(1, dtype=torch.float64),
+        source=torch.zeros_like(segments.start),
+        power_mean={},
     )
 
 
@@ -106,6 +134,8 @@ def logged_mixture(problem: Problem, file: dict[str, Any]) -> Sample:
         log_ratios=log_ratios(log_prob, _own(sources, source, segments), segments),
         log_prob_sources=sources,
         proportions=counts / counts.sum(),
+        source=source,
+        power_mean={},
     )
 
 
@@ -141,6 +171,8 @@ def enumerated(
         log_ratios=log_ratios(log_prob, behaviour, segments),
         log_prob_sources=sources,
         proportions=proportions,
+        source=source,
+        power_mean={},
     )
     return sample, proportions[source] * environment * segments.total(behaviour).exp()
 

@@ -1,4 +1,4 @@
-"""Segments, scan, ratios, returns, reduction and contracts."""
+"""Segments, scan, ratios, returns and contracts."""
 
 TESTS = ["test_core_*.py", "test_recipes.py"]
 
@@ -61,8 +61,6 @@ MUTATIONS = [
         "discount ** segments.time.double()",
         "discount ** segments.offset.double()",
     ),
-    ("core/reduce.py", "return -segments", "return segments"),
-    ("core/reduce.py", "divisor = len(segments) if", "divisor = int(segments.lengths.sum()) if"),
     ("contracts.py", "if log_prob.dtype in (float16, bfloat16)", "if log_prob.dtype == float16"),
     ("contracts.py", "if not value > 0", "if value < 0"),
     ("contracts.py", "(x >= 0).all()", "(x >= -9).all()"),

@@ -1,14 +1,70 @@
-"""Objectives."""
+"""Objectives and their reduction."""
 
 TESTS = ["test_core_*.py", "test_recipes.py"]
 
 MUTATIONS = [
-    ("core/surrogates/weighted.py", "coefficient = coefficient.detach()", ""),
+    (
+        "core/surrogates/weighted.py",
+        '"weights", weights.detach())\n    return',
+        '"weights", weights)\n    return',
+    ),
     ("core/surrogates/weighted.py", "torch.where(coefficient == 0, 0.0, log_prob)", "log_prob"),
+    ("core/surrogates/weighted.py", "torch.where(coefficient == 0, 0.0, log_ratios)", "log_ratios"),
+    (
+        "core/surrogates/weighted.py",
+        "(log_ratios - log_ratios.detach()).exp()",
+        "log_ratios.exp() / log_ratios.exp().detach()",
+    ),
+    ("core/surrogates/weighted.py", "torch.where(alive, action_values, 0.0)", "action_values"),
+    ("core/surrogates/weighted.py", "action_values.detach()", "action_values"),
+    ("core/surrogates/weighted.py", "(weights != 0) & (probabilities > 0)", "probabilities > 0"),
     ("core/surrogates/clipped.py", "advantages < 0,", "advantages > 0,"),
-    ("core/surrogates/clipped.py", "advantages < 0,", "advantages <= 0,"),
-    ("core/surrogates/clipped.py", "torch.where(low, floor, log_ratios)", "log_ratios"),
-    ("core/surrogates/clipped.py", "torch.where(high, ceiling, log_ratios)", "log_ratios"),
+    ("core/surrogates/clipped.py", "torch.where(advantages == 0, 0.0, bounded)", "bounded"),
+    (
+        "core/surrogates/clipped.py",
+        "torch.where(log_ratios < floor, floor, log_ratios)",
+        "log_ratios",
+    ),
+    (
+        "core/surrogates/clipped.py",
+        "torch.where(raised > math.log(dual_clip), math.log(dual_clip), raised)",
+        "raised",
+    ),
+    (
+        "core/surrogates/clipped.py",
+        "torch.where(log_ratios > ceiling, ceiling, log_ratios)",
+        "log_ratios",
+    ),
+    ("core/surrogates/clipped.py", "(centre + clip_high).log()", "(centre + clip).log()"),
+    ("core/surrogates/clipped.py", "(centre - clip).clamp", "(centre - clip_high).clamp"),
     ("core/surrogates/clipped.py", '"advantages", advantages.detach()', '"advantages", advantages'),
     ("core/surrogates/clipped.py", "log_centre.detach()", "log_centre"),
+    (
+        "core/surrogates/penalties.py",
+        "value=_itself, slope=_itself",
+        "value=_itself, slope=torch.ones_like",
+    ),
+    (
+        "core/surrogates/penalties.py",
+        "(-x).expm1() + x, slope=_itself",
+        "(-x).expm1() + x, slope=lambda x: -(-x).expm1()",
+    ),
+    ("core/surrogates/penalties.py", "(-x).expm1() + x,", "x.expm1() - x,"),
+    ("core/surrogates/penalties.py", "(-x).expm1() + x,", "(-x).exp() - 1 + x,"),
+    ("core/surrogates/penalties.py", "torch.where(weights == 0, 0.0, log_ratios)", "log_ratios"),
+    ("core/surrogates/penalties.py", "weights.detach()", "weights"),
+    ("core/surrogates/penalties.py", "return -kl_k1", "return kl_k1"),
+    ("core/surrogates/bound.py", "returns).detach()", "returns)"),
+    ("core/surrogates/bound.py", "returns.abs().max()", "returns.max()"),
+    ("core/surrogates/bound.py", "torch.where(returns == 0, 0.0, log_weight)", "log_weight"),
+    ("core/surrogates/bound.py", "(1 - delta) / delta", "delta / (1 - delta + 1e-300)"),
+    ("core/surrogates/bound.py", "2 * math.log(len(segments))", "math.log(len(segments))"),
+    ("core/surrogates/bound.py", "(2 * log_weight).logsumexp(0)", "2 * log_weight.logsumexp(0)"),
+    ("core/reduce.py", "return -total / divisor", "return total / divisor"),
+    ("core/reduce.py", "divisor = len(segments) if", "divisor = int(segments.lengths.sum()) if"),
+    ("core/reduce.py", "torch.where(nothing, 1.0, divisor)", "divisor"),
+    ("core/reduce.py", "divisor.detach()", "divisor"),
+    ("core/reduce.py", "(segments.lengths > 0) & ", ""),
+    ("core/reduce.py", "segments.total(kept.double())", "segments.lengths.double()"),
+    ("core/reduce.py", "torch.where(kept, objective, 0.0)", "objective"),
 ]

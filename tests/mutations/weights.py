@@ -42,7 +42,6 @@ MUTATIONS = [
     (BOUNDS, "share.log() - exponent * log_weights", "share.log() + exponent * log_weights"),
     (BOUNDS, "torch.where(only_one, 0.0, ", "torch.where(only_one, log_weights, "),
     (BOUNDS, "(-below.expm1()).log()", "(1 - below.exp()).log()"),
-    (BOUNDS, "math.log(maximum) - log_weights, -1.0", "math.log(maximum) - log_weights, 0.0"),
     (BOUNDS, "vetoed = segments.total(outside.double()) > 0", "vetoed = outside.double() > 0"),
     (BOUNDS, "(log_ratios < low) | (log_ratios > high)", "log_ratios < low"),
     (

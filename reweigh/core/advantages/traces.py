@@ -1,17 +1,19 @@
-"""Advantages and value targets from a critic: one linear recurrence each.
+"""Off-policy value targets and advantages: V-trace and its relatives, one recurrence.
 
 Nothing here is differentiated: targets and advantages are constants of the update they serve.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from reweigh import contracts
-from reweigh.core.scan import linear_recurrence
+from reweigh.core.advantages.multistep import one_step
+from reweigh.core.scan import linear_recurrence, max_plus_recurrence, unscale
 from reweigh.core.segments import Segments
-from reweigh.core.weights import truncate
+from reweigh.core.weights import leaky_truncate
 
 
 class VTrace(NamedTuple):
@@ -26,39 +28,42 @@ class VTrace(NamedTuple):
 
 
 @torch.no_grad()
-def gae(
+def corrected_values(
     rewards: Tensor,
     values: Tensor,
     bootstrap: Tensor,
+    log_rho: Tensor,
+    log_c: Tensor,
     segments: Segments,
     *,
     discount: float,
-    trace_lambda: float,
+    trace_lambda: float = 1.0,
 ) -> Tensor:
-    """Generalised advantage estimation: `A_t = δ_t + γλ A_{t+1}`, `δ_t = r_t + γ V_{t+1} - V_t`.
+    """Off-policy value targets: `v_t = V_t + Σ_{k≥t} (γλ)^(k-t) (Π_{i=t}^{k-1} c_i) ρ_k δ_k`.
 
-    Schulman et al. 2016, equation 16. The continuation is the behaviour's.
+    With `δ_k = r_k + γ V_{k+1} - V_k`: the sum that V-trace (Espeholt et al. 2018, equation 1) and
+    its relatives share. `ρ`, the correction of the step's own difference, decides which policy's
+    value is the fixed point; `c` and λ only how fast and how noisily it is reached.
 
     Args:
         rewards: `[S]`.
         values: `[S]`, `V(s_t)`.
-        bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated, `V` of
-            the final observation where it was cut.
+        bootstrap: `[N]`, as in `gae`.
+        log_rho: `[S]`, log-ratios, bounded as composed.
+        log_c: `[S]`, likewise; without λ.
         segments: Where the episodes lie.
         discount: γ in [0, 1].
-        trace_lambda: λ in [0, 1]: 0 is the one-step TD error, 1 is return minus value.
+        trace_lambda: λ in [0, 1].
 
     Returns:
-        `[S]` float64. Plus `values`, it is the λ-return.
+        `[S]` float64. With both log-ratios 0 it is `lambda_return`; with the log-ratios for both
+        and λ = 1, the `doubly_robust` values with the action values `V`.
 
     Raises:
         ValueError: Another shape; γ or λ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
-    contracts.between("trace_lambda", trace_lambda, 0, 1)
-    v = segments.read("values", values)
-    delta = _action_values(rewards, values, bootstrap, segments, discount) - v
-    return linear_recurrence(delta, torch.full_like(delta, discount * trace_lambda), segments)
+    v, delta = _differences(rewards, values, bootstrap, segments, discount)
+    return v + unscale(*_sums(delta, log_rho, log_c, segments, discount, trace_lambda))
 
 
 @torch.no_grad()
@@ -101,26 +106,110 @@ def vtrace(
     Raises:
         ValueError: Another shape; γ or λ outside [0, 1]; a threshold that is not positive.
     """
-    contracts.between("discount", discount, 0, 1)
-    contracts.between("trace_lambda", trace_lambda, 0, 1)
-    rho = _truncated(log_ratios, segments, "max_rho", max_rho)
-    c = trace_lambda * _truncated(log_ratios, segments, "max_c", max_c)
-    rho_advantage = _truncated(log_ratios, segments, "max_rho_advantage", max_rho_advantage)
-    v = segments.read("values", values)
-    delta = rho * (_action_values(rewards, values, bootstrap, segments, discount) - v)
-    targets = v + linear_recurrence(delta, discount * c, segments)
-    action_values = _action_values(rewards, targets, bootstrap, segments, discount)
-    return VTrace(targets, action_values, rho_advantage * (action_values - v))
-
-
-def _action_values(rewards, values, bootstrap, segments, discount) -> Tensor:
-    """`r_t + γ V_{t+1}`, with the bootstrap after the last step."""
-    final = segments.read_episodes("bootstrap", bootstrap)
-    return segments.read("rewards", rewards) + discount * segments.next(
-        segments.read("values", values), final
+    return leaky_vtrace(
+        rewards,
+        values,
+        bootstrap,
+        log_ratios,
+        segments,
+        discount=discount,
+        trace_lambda=trace_lambda,
+        max_rho=max_rho,
+        max_c=max_c,
+        max_rho_advantage=max_rho_advantage,
+        leak=0.0,
     )
 
 
-def _truncated(log_ratios: Tensor, segments: Segments, name: str, maximum: float) -> Tensor:
+@torch.no_grad()
+def leaky_vtrace(
+    rewards: Tensor,
+    values: Tensor,
+    bootstrap: Tensor,
+    log_ratios: Tensor,
+    segments: Segments,
+    *,
+    discount: float,
+    trace_lambda: float = 1.0,
+    max_rho: float = 1.0,
+    max_c: float = 1.0,
+    max_rho_advantage: float = 1.0,
+    leak: float,
+) -> VTrace:
+    """V-trace whose truncated ratios let a share of the excess through.
+
+    Every `min(x̄, ρ)` of `vtrace` becomes `(1 - leak) min(x̄, ρ) + leak ρ`. Zahavy et al. 2020,
+    "Self-Tuning Deep Reinforcement Learning", section 4.1, with `leak = 1 - α`. The bias shrinks
+    and the variance grows as the leak does.
+
+    Args:
+        rewards: `[S]`.
+        values: `[S]`, `V(s_t)`.
+        bootstrap: `[N]`, as in `gae`.
+        log_ratios: `[S]`.
+        segments: Where the episodes lie.
+        discount: γ in [0, 1].
+        trace_lambda: λ in [0, 1].
+        max_rho: ρ̄ above 0.
+        max_c: c̄ above 0.
+        max_rho_advantage: ρ̄_pg above 0.
+        leak: In [0, 1].
+
+    Returns:
+        Targets, action values and advantages. With `leak = 0` they are those of `vtrace`, with
+        `leak = 1` those of `vtrace` without any truncation.
+
+    Raises:
+        ValueError: As `vtrace`; a leak outside [0, 1].
+    """
+    log_rho = _truncated(log_ratios, segments, "max_rho", max_rho, leak)
+    log_c = _truncated(log_ratios, segments, "max_c", max_c, leak)
+    own = _truncated(log_ratios, segments, "max_rho_advantage", max_rho_advantage, leak)
+    v, delta = _differences(rewards, values, bootstrap, segments, discount)
+    scaled, log_scale = _sums(delta, log_rho, log_c, segments, discount, trace_lambda)
+    targets = v + unscale(scaled, log_scale)
+    # r_t + γ v_{t+1} - V_t = δ_t + γ (v_{t+1} - V_{t+1}), whose last part a small ratio of this
+    # step may keep from overflowing. An infinite ratio on nothing is nothing.
+    nothing = v.new_zeros(len(segments))
+    later = unscale(segments.next(scaled, nothing), segments.next(log_scale, nothing) + own)
+    now = torch.where(delta == 0, 0.0, own.exp() * delta)
+    action_values = one_step(rewards, targets, bootstrap, segments, discount=discount)
+    return VTrace(targets, action_values, segments.fill(now + discount * later))
+
+
+def _differences(
+    rewards: Tensor, values: Tensor, bootstrap: Tensor, segments: Segments, discount: float
+) -> tuple[Tensor, Tensor]:
+    """`V_t`, and the temporal differences `δ_t = r_t + γ V_{t+1} - V_t`."""
+    v = segments.read("values", values)
+    return v, one_step(rewards, values, bootstrap, segments, discount=discount) - v
+
+
+def _sums(
+    delta: Tensor,
+    log_rho: Tensor,
+    log_c: Tensor,
+    segments: Segments,
+    discount: float,
+    trace_lambda: float,
+) -> tuple[Tensor, Tensor]:
+    """`y_t = ρ_t δ_t + γλ c_t y_{t+1}` as `y e^-m` and `m ≥ 0`.
+
+    `m` is the logarithm of the largest coefficient in the sum, so that no product overflows; if no
+    ratio exceeds 1 it is 0, and nothing is rounded.
+    """
+    contracts.between("trace_lambda", trace_lambda, 0, 1)
+    log_rho, log_c = segments.read("log_rho", log_rho), segments.read("log_c", log_c)
+    log_decay = math.log(discount * trace_lambda) if discount * trace_lambda > 0 else -math.inf
+    log_scale = max_plus_recurrence(log_rho.clamp(min=0.0), log_c + log_decay, segments)
+    later_scale = segments.next(log_scale, log_scale.new_zeros(len(segments)))
+    c = trace_lambda * (log_c + later_scale - log_scale).exp()
+    scaled = linear_recurrence((log_rho - log_scale).exp() * delta, discount * c, segments)
+    return scaled, log_scale
+
+
+def _truncated(
+    log_ratios: Tensor, segments: Segments, name: str, maximum: float, leak: float
+) -> Tensor:
     contracts.positive(name, maximum)
-    return truncate(log_ratios, segments, maximum=maximum).log_weights.exp()
+    return leaky_truncate(log_ratios, segments, maximum=maximum, leak=leak).log_weights

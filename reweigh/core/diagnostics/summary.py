@@ -1,12 +1,12 @@
-"""How healthy weights are: numbers for people and for decisions. Nothing here has a gradient."""
+"""A batch in a few numbers, read at once: what the training loop decides by."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from reweigh.core.diagnostics.ess import effective_sample_size
 from reweigh.core.segments import Segments
-from reweigh.core.weights import log_sum_by_time
 
 
 class WeightSummary(NamedTuple):
@@ -25,48 +25,8 @@ class WeightSummary(NamedTuple):
 
 
 @torch.no_grad()
-def effective_sample_size(log_weights: Tensor) -> Tensor:
-    """Kish's effective sample size `(Σ w)² / Σ w²` of a set of weights (Kish 1965).
-
-    How many equally weighted samples have the variance that these have; about `n / E[w²]`.
-
-    Args:
-        log_weights: `[n]`, of existing steps or of episodes; a shift changes nothing.
-
-    Returns:
-        Scalar float64 in [0, n]: `n` for equal weights, 0 for none or all zero.
-    """
-    log_weights = log_weights.double()
-    highest = log_weights.max() if log_weights.numel() else log_weights.new_tensor(-torch.inf)
-    if highest == -torch.inf:
-        return log_weights.new_zeros(())
-    weights = (log_weights - highest).exp()
-    return weights.sum().square() / weights.square().sum()
-
-
-@torch.no_grad()
-def ess_by_time(log_weights: Tensor, segments: Segments) -> Tensor:
-    """Effective sample size at each time, over all N episodes; ended ones keep their last weight.
-
-    Args:
-        log_weights: `[S]`.
-        segments: Where the episodes lie; whole episodes.
-
-    Returns:
-        `[T]` float64, each in [0, N].
-
-    Raises:
-        ValueError: Another shape; fragments.
-    """
-    log_weights = segments.read("log_weights", log_weights)
-    log_sum = log_sum_by_time(log_weights, segments)
-    log_sum_of_squares = log_sum_by_time(2 * log_weights, segments)
-    return torch.where(log_sum == -torch.inf, 0.0, (2 * log_sum - log_sum_of_squares).exp())
-
-
-@torch.no_grad()
 def weight_summary(log_weights: Tensor) -> WeightSummary:
-    """Summarises a set of weights.
+    """Summarises a set of weights, at once; `weight_health` says more, and waits to be read.
 
     Args:
         log_weights: `[n]`, of existing steps or of episodes, not self-normalised.

@@ -12,6 +12,10 @@ def weighted_log_prob(
 ) -> Tensor:
     """`sg(w_t A_t) log π_θ(a_t|s_t)`: its gradient is `w_t A_t ∇log π_θ(a_t|s_t)`.
 
+    Published objectives differ in the weights alone: the bounded ratio (CISPO: MiniMax 2025), 1 or
+    the bounded product of the whole sequence by the advantage's sign (TOPR: Le Roux et al. 2025),
+    `exp(A/β)` at an advantage of 1 (AWR: Peng et al. 2019).
+
     Args:
         log_prob: `[S]` float32 or float64, under the policy being trained: what is differentiated.
         weights: `[S]`, plain weights (not their logarithms).
@@ -27,6 +31,80 @@ def weighted_log_prob(
     """
     contracts.precise("log_prob", log_prob)
     log_prob = segments.read("log_prob", log_prob)
-    coefficient = segments.read("weights", weights) * segments.read("advantages", advantages)
-    coefficient = coefficient.detach()
+    coefficient = _coefficient(weights, advantages, segments)
     return coefficient * torch.where(coefficient == 0, 0.0, log_prob)
+
+
+def weighted_ratio(
+    log_ratios: Tensor, weights: Tensor, advantages: Tensor, segments: Segments
+) -> Tensor:
+    """`sg(w_t A_t / ρ_t) ρ_t`: value `w_t A_t`, gradient `w_t A_t ∇log π_θ(a_t|s_t)`.
+
+    The ratio form of `weighted_log_prob`. Its gradient is the same, and its value estimates what is
+    maximised: with step weights, the surrogate `E_φ[ρ A]` of TRPO.
+
+    Args:
+        log_ratios: `[S]` float32 or float64, what is differentiated; only its gradient matters.
+        weights: `[S]`, plain weights.
+        advantages: `[S]`, any return or advantage.
+        segments: Where the episodes lie.
+
+    Returns:
+        `[S]` float64. With weights `ρ_t` it is `ρ_t A_t`. Where `w_t A_t` is exactly 0, value and
+        gradient are exactly 0, even if the log-ratio is `-inf`.
+
+    Raises:
+        ValueError: Another shape; half-precision log-ratios.
+    """
+    contracts.precise("log_ratios", log_ratios)
+    coefficient = _coefficient(weights, advantages, segments)
+    log_ratios = segments.read("log_ratios", log_ratios)
+    log_ratios = torch.where(coefficient == 0, 0.0, log_ratios)
+    # The quotient of the ratios, not of their exponentials, which overflow.
+    return coefficient * (log_ratios - log_ratios.detach()).exp()
+
+
+def expected_value(
+    log_probs: Tensor, weights: Tensor, action_values: Tensor, segments: Segments
+) -> Tensor:
+    """`sg(w_t) Σ_a π_θ(a|s_t) sg(Q(s_t, a))`: its gradient is `w_t Σ_a Q ∇π_θ(a|s_t)`.
+
+    The policy gradient of a state over all actions, none of them sampled. It completes an estimator
+    that has taken Q out of its sampled term: doubly robust (weights exclusive of the step: Jiang
+    and Li 2016; its gradient: Huang and Jiang 2020) and ACER's bias correction (Wang et al. 2017,
+    section 3.2), where `[1 - c/ρ(a)]_+ (Q(s_t, a) - V(s_t))` is what to pass as action values.
+
+    Args:
+        log_probs: `[S, A]` float32 or float64, of every action under the policy being trained: what
+            is differentiated. `-inf` (outside the support) is legal.
+        weights: `[S]`, plain weights.
+        action_values: `[S, A]`; a factor that depends on the action multiplies them.
+        segments: Where the episodes lie.
+
+    Returns:
+        `[S]` float64. An action of probability 0 contributes exactly 0 to value and gradient,
+        whatever its action value; a weight of 0 likewise. Constant action values have gradient 0.
+
+    Raises:
+        ValueError: Another shape; half-precision log-probabilities.
+    """
+    contracts.precise("log_probs", log_probs)
+    log_probs = segments.read_rows("log_probs", log_probs)
+    action_values = segments.read_rows("action_values", action_values.detach())
+    if log_probs.shape != action_values.shape:
+        raise ValueError(
+            f"action_values must have the shape of log_probs, {list(log_probs.shape)}, a number "
+            f"for each action, got {list(action_values.shape)}"
+        )
+    weights = segments.read("weights", weights.detach()).unsqueeze(1)
+    probabilities = log_probs.exp()
+    # Chosen before the product: 0 * inf would be NaN, in the value or backwards.
+    alive = (weights != 0) & (probabilities > 0)
+    coefficients = weights * torch.where(alive, action_values, 0.0)
+    return (coefficients * probabilities).sum(1)
+
+
+def _coefficient(weights: Tensor, advantages: Tensor, segments: Segments) -> Tensor:
+    """`sg(w_t A_t)`, `[S]`."""
+    weights = segments.read("weights", weights.detach())
+    return weights * segments.read("advantages", advantages.detach())

@@ -33,6 +33,7 @@ from reweigh.core.weights.mixtures import power_mean_parameters as power_mean_pa
 from reweigh.core.weights.mixtures import proportions_by_age as proportions_by_age
 from reweigh.core.weights.mixtures import schedule_sources as schedule_sources
 from reweigh.core.weights.mixtures import select_behaviour as select_behaviour
+from reweigh.core.weights.mixtures import step_proportions as step_proportions
 from reweigh.core.weights.normalise import LogSums as LogSums
 from reweigh.core.weights.normalise import log_sum_by_time as log_sum_by_time
 from reweigh.core.weights.normalise import log_sums as log_sums
@@ -40,6 +41,13 @@ from reweigh.core.weights.normalise import log_sums_of_groups as log_sums_of_gro
 from reweigh.core.weights.normalise import merge as merge
 from reweigh.core.weights.normalise import self_normalise as self_normalise
 from reweigh.core.weights.normalise import self_normalise_groups as self_normalise_groups
+from reweigh.core.weights.psis import Smoothed as Smoothed
+from reweigh.core.weights.psis import k_hat_threshold as k_hat_threshold
+from reweigh.core.weights.psis import pareto_k as pareto_k
+from reweigh.core.weights.psis import pareto_k_of_largest as pareto_k_of_largest
+from reweigh.core.weights.psis import pareto_smooth as pareto_smooth
+from reweigh.core.weights.psis import smooth_by_time as smooth_by_time
+from reweigh.core.weights.psis import smooth_trajectory as smooth_trajectory
 from reweigh.core.weights.scopes import exclusive_prefix as exclusive_prefix
 from reweigh.core.weights.scopes import geometric_mean as geometric_mean
 from reweigh.core.weights.scopes import prefix as prefix

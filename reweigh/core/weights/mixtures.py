@@ -58,6 +58,27 @@ def select_behaviour(log_prob_sources: Tensor, source: Tensor, segments: Segment
     return sources.gather(0, segments.fill(source).unsqueeze(0)).squeeze(0)
 
 
+def step_proportions(source: Tensor, segments: Segments, *, sources: int) -> Tensor:
+    """The share of the steps that each source sampled: `proportions` of `mixture`.
+
+    Args:
+        source: `[S]` int64 in [0, sources).
+        segments: Where the episodes lie.
+        sources: How many there are.
+
+    Returns:
+        `[sources]` float64, 1 in all.
+
+    Raises:
+        ValueError: Another shape.
+    """
+    contracts.vector("source", source, segments.size, "position")
+    counts = torch.zeros(sources, dtype=torch.float64, device=source.device)
+    return counts.index_add(0, segments.fill(source), segments.inside.double()).div(
+        segments.inside.sum().clamp(min=1)
+    )
+
+
 def schedule_sources(log_prob_versions: Tensor, schedules: Tensor, segments: Segments) -> Tensor:
     """Log-probabilities under behaviours that are themselves sequences of policies.
 

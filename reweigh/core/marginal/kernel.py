@@ -1,0 +1,222 @@
+"""Kernel minimax weights: the ratio whose flow of visits no function of a kernel's space can fault.
+
+A convex quadratic problem, solved in the features of the kernel's own empirical map: exact while
+the states are few, in the span of some of them (Nyström) where they are many.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from reweigh import contracts
+from reweigh.core.marginal.visits import ends, read_features
+from reweigh.core.segments import Segments
+
+_EXACT_BELOW = 5000
+_RANK_TOLERANCE = 1e-10
+_BANDWIDTH_SAMPLE = 1000
+
+
+class KernelRatios(NamedTuple):
+    """State ratios from a kernel, and what a person looks at before believing them."""
+
+    log_ratios: Tensor
+    """`[S]` float64: `log m(s_t)`, for `weights.state_marginal`; 0 where no step exists."""
+    residual: Tensor
+    """Scalar: the flow's residual on held-out episodes, over that of the best constant ratio: at 1
+    nothing was learnt. It does not reach 0, since held-out episodes have noise of their own."""
+    mean: Tensor
+    """Scalar: mean ratio over all steps."""
+    clipped: Tensor
+    """Scalar: share of the steps whose estimate was negative and became 0."""
+    ridge: Tensor
+    """Scalar: the regularisation that held-out episodes chose."""
+    bandwidth: Tensor
+    """Scalar: that of the kernel."""
+
+
+@torch.no_grad()
+def median_bandwidth(features: Tensor, segments: Segments, *, generator: torch.Generator) -> Tensor:
+    """The median distance between states, of up to 1000 that are drawn (the median heuristic).
+
+    Args:
+        features: `[S, d]`.
+        segments: Where the episodes lie.
+        generator: Draws the states.
+
+    Returns:
+        Scalar float64, 1 if the states do not differ. Distances of 0 do not count.
+
+    Raises:
+        ValueError: Another shape.
+    """
+    points = segments.read_rows("features", features)[segments.existing]
+    order = torch.randperm(len(points), generator=generator, device=generator.device)
+    distances = torch.pdist(points[order[:_BANDWIDTH_SAMPLE].to(points.device)])
+    distances = distances[distances > 0]
+    return distances.median() if distances.numel() else distances.new_ones(())
+
+
+def random_fourier(
+    dimension: int, *, count: int, bandwidth: float | Tensor, generator: torch.Generator
+) -> Callable[[Tensor], Tensor]:
+    """Random Fourier features of a Gaussian kernel (Rahimi and Recht 2007), and a constant.
+
+    `φ(x)·φ(y) → 1 + exp(-|x - y|² / 2σ²)` as their number grows. For `Linear` and `classifier`, where
+    states are vectors and their table would be too large.
+
+    Args:
+        dimension: Numbers a state.
+        count: Number of features, at least 1, the constant apart.
+        bandwidth: σ.
+        generator: Draws them.
+
+    Returns:
+        A function `[..., dimension]` to `[..., count + 1]`, float64, the constant last.
+
+    Raises:
+        ValueError: A count below 1; a bandwidth that is not positive.
+    """
+    contracts.at_least("count", count, 1)
+    contracts.positive("bandwidth", float(bandwidth))
+    where = {"generator": generator, "device": generator.device, "dtype": torch.float64}
+    frequencies = torch.randn(dimension, count, **where) / float(bandwidth)
+    phases = 2 * math.pi * torch.rand(count, **where)
+
+    def features(x: Tensor) -> Tensor:
+        waves = (x.double() @ frequencies.to(x.device) + phases.to(x.device)).cos()
+        waves = waves * math.sqrt(2 / count)
+        return torch.cat([waves, torch.ones_like(waves[..., :1])], -1)
+
+    return features
+
+
+@torch.no_grad()
+def kernel_discounted(
+    features: Tensor,
+    final_features: Tensor,
+    terminated: Tensor,
+    log_ratios: Tensor,
+    segments: Segments,
+    *,
+    discount: float,
+    generator: torch.Generator,
+    bandwidth: float | Tensor | None = None,
+    landmarks: int = 500,
+    ridges: Sequence[float] = tuple(10.0**-k for k in range(1, 10)),
+    folds: int = 5,
+) -> KernelRatios:
+    """Minimax state weights: the ratios of `discounted`, in the space of a Gaussian kernel.
+
+    Uehara et al. 2020 (MWL, section 4), with weights of states (Liu et al. 2018): minimise over
+    `w = 1 + g`, g in the kernel's space, `sup_f (E[w (γ ρ f(s') - f(s))] + (1-γ) E[f(s_0)])² +
+    ridge |g|²` over its unit ball. The supremum is a norm, so the minimum is one linear solve. The
+    ridge is the one of `ridges` whose ratios leave the least on episodes that were held out, by
+    folds. A terminated episode is followed by a new one, which is the same by renewal. With γ = 1
+    the ratios are those of `average_reward`. Consistent if the ratio is a constant plus a function
+    of the space, as the ridge goes to 0. Ratios of actions enter as they are and are not
+    self-normalised: bound them first if they spread.
+
+    Args:
+        features: `[S, d]`, in units in which one distance suits all: standardise them.
+        final_features: `[N, d]`: of the state after each episode's last step.
+        terminated: `[N]` bool.
+        log_ratios: `[S]`.
+        segments: Where the episodes lie; at least 2 episodes of at least a step.
+        discount: γ in [0, 1].
+        generator: Draws the landmarks and the states for the median heuristic.
+        bandwidth: σ of `exp(-|x - y|² / 2σ²)`; by the median heuristic if not given.
+        landmarks: States that span the ratio if there are more than 5000 different ones.
+        ridges: What to choose from; one value fixes it.
+        folds: Parts that are held out in turn, each of every `folds`-th episode.
+
+    Returns:
+        Ratios: `E_φ[Σ_t m(s_t) f(s_t)] = E_θ[Σ_t γ^t f(s_t)]` if γ < 1; with mean 1 if γ = 1. With a
+        bandwidth far below all distances, no ridge, and ratios of mean 1 in each state, `discounted`.
+
+    Raises:
+        ValueError: Another shape; γ outside [0, 1]; fragments; too few episodes; infinite ratios.
+    """
+    contracts.between("discount", discount, 0, 1)
+    contracts.at_least("folds", folds, 2)
+    segments.require_whole("kernel_discounted")
+    if int((segments.lengths > 0).sum()) < 2:
+        raise ValueError(
+            f"{int((segments.lengths > 0).sum())} of {len(segments)} episodes have steps: to hold "
+            "some out, at least 2 must"
+        )
+    x, after = read_features(features, final_features, terminated, segments)
+    ratio = segments.read("log_ratios", log_ratios).exp()
+    if not bool(ratio.isfinite().all()):
+        raise ValueError(
+            f"log_ratios reach {float(segments.fill(log_ratios).max()):g}, a ratio that is not "
+            "finite: bound them first (weights.truncate)"
+        )
+    if bandwidth is None:
+        bandwidth = median_bandwidth(features, segments, generator=generator)
+    width = torch.as_tensor(bandwidth, dtype=torch.float64, device=x.device)
+    contracts.positive("bandwidth", float(width))
+
+    here = segments.existing
+    stops = ends(terminated, segments)[here]
+    embed = _empirical_map(torch.cat([x[here], after[here][~stops]]), width, landmarks, generator)
+    phi, ratio = embed(x[here]), ratio[here]
+    starts = phi[segments.is_first[here]].mean(0)
+    ahead = torch.where(stops.unsqueeze(1), starts, embed(after[here]))
+    drift = discount * ratio.unsqueeze(1) * ahead - phi + (1 - discount) * starts
+
+    fold = segments.episode[here] % folds
+    held_out = [fold == k for k in range(folds) if bool((fold == k).any())]
+    left = torch.stack([_left_over(phi, drift, ~out, out, ridges) for out in held_out]).sum(0)
+    best = int(left[1:].argmin())
+    g = _solve(phi, drift, ridges[best : best + 1])[0]
+    estimate = 1.0 + phi @ g
+    m = estimate.clamp(min=0.0)
+    m = m / m.mean()
+    if discount < 1:
+        # Episodes restart at this rate, and their number is known: renewal says how long they are.
+        restarts = (1 - discount) + discount * torch.where(stops, ratio, 0.0)
+        m = m * len(segments) / (m * restarts).sum()
+    log_m = torch.zeros(segments.size, dtype=x.dtype, device=x.device).index_copy(0, here, m.log())
+    return KernelRatios(
+        log_m,
+        (left[1 + best] / left[0]).sqrt(),
+        m.mean(),
+        (estimate < 0).double().mean(),
+        x.new_tensor(ridges[best]),
+        width,
+    )
+
+
+def _empirical_map(points: Tensor, bandwidth: Tensor, landmarks: int, generator: torch.Generator):
+    """Features whose products are the kernel, exactly so in the span of the landmarks."""
+    points = points.unique(dim=0)
+    if len(points) > _EXACT_BELOW:
+        chosen = torch.randperm(len(points), generator=generator, device=generator.device)
+        points = points[chosen[:landmarks].to(points.device)]
+
+    def kernel(x: Tensor) -> Tensor:
+        return (torch.cdist(x, points) / bandwidth).square().div(-2).exp()
+
+    eigenvalues, vectors = torch.linalg.eigh(kernel(points))
+    kept = eigenvalues > _RANK_TOLERANCE * eigenvalues.max()
+    whitening = vectors[:, kept] / eigenvalues[kept].sqrt()
+    return lambda x: kernel(x) @ whitening
+
+
+def _solve(phi: Tensor, drift: Tensor, ridges: Sequence[float]) -> Tensor:
+    """`argmin_g |mean (1 + φ·g) drift|² + ridge |g|²` for each ridge, `[ridges, d]`."""
+    u, scale, v = torch.linalg.svd(drift.mT @ phi / len(phi))
+    shrunk = scale / (scale.square() + drift.new_tensor(ridges).unsqueeze(1))
+    return -(shrunk * (u.mT @ drift.mean(0))) @ v
+
+
+def _left_over(phi, drift, fitted, out, ridges) -> Tensor:
+    """Squared residual on the steps held out, of the constant ratio and then of each ridge's."""
+    g = _solve(phi[fitted], drift[fitted], ridges)
+    ratios = (1.0 + phi[out] @ g.mT).clamp(min=0.0).mT
+    ratios = torch.cat([torch.ones_like(ratios[:1]), ratios / ratios.mean(1, keepdim=True)])
+    return (ratios @ drift[out] / int(out.sum())).square().sum(1)
