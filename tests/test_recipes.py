@@ -1,5 +1,6 @@
 import ast
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,6 +177,28 @@ def test_geppo_counts_each_policy_by_its_proportion():
     close(found, -(proportions * means).sum() * 12 / 3)
 
 
+def test_the_radius_of_geppo_is_that_of_ppo_over_the_mean_age():
+    b = ragged([8, 5], 20)
+    current, age = b.target + 0.4 * b.values, torch.tensor([1] * 8 + [2] * 5)
+    found = recipes.geppo(
+        b.target,
+        current,
+        b.behaviour,
+        b.advantages,
+        age,
+        b.segments,
+        policies=2,
+        clip=0.3,
+        mean_age=1.25,
+    )
+    ratio, centre = b.ratios.exp(), (current - b.behaviour).exp()
+    share = torch.tensor([0.75 / 8, 0.25 / 5], dtype=torch.float64)[age - 1]
+    counted = 13 * share * b.advantages
+    clipped = torch.minimum(torch.maximum(ratio, centre - 0.24), centre + 0.24)
+    assert bool((clipped != ratio).any()) and bool((clipped == ratio).any())
+    close(found, -torch.minimum(ratio * counted, clipped * counted).sum() / 2)
+
+
 def test_pois_without_doubt_is_the_trajectory_estimate_of_total_rewards():
     b = ragged([4, 2, 5], 10)
     b.target.requires_grad_()
@@ -313,6 +336,28 @@ def test_the_group_recipes_agree_where_they_must():
     single = ragged([1] * 6, 13)
     arguments = (single.target, single.behaviour, single.bootstrap, group(single), single.segments)
     close(recipes.gspo(*arguments, **even), RECIPES["grpo"](single))
+
+
+@pytest.mark.parametrize("name", ["gspo", "cispo"])
+def test_away_from_its_own_data_the_formula_of_the_paper(name):
+    b = ragged([3, 5, 2, 4], 21)
+    b.target = (b.behaviour + (0.3 if name == "gspo" else 1.0) * b.values).requires_grad_()
+    relative = advantages.group_relative(b.bootstrap, group(b), groups=2)
+    want, parts = 0.0, zip(b.segments.start, b.segments.stop, relative, strict=True)
+    for start, stop, advantage in parts:
+        log_prob, ratios = b.target[start:stop], b.ratios[start:stop]
+        if name == "gspo":
+            s = ratios.mean().exp()
+            term = torch.minimum(s * advantage, s.clamp(0.8, 1.3) * advantage) / 4
+        else:
+            weight = ratios.exp().detach()
+            term = (weight.clamp(0.5, 1.3) * advantage * log_prob).sum() / 14
+        want = want - term
+    found = RECIPES[name](b)
+    close(found.detach(), want.detach())
+    close(gradient(found, b.target), gradient(want, b.target))
+    assert name == "gspo" or bool((b.ratios < math.log(0.5)).any())
+    assert bool((b.ratios > math.log(1.3)).any())
 
 
 def test_on_its_own_data_dr_grpo_is_rloo_but_for_a_constant():
