@@ -6,7 +6,16 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from reweigh.core import advantages, diagnostics, reduce, returns, scan, surrogates, weights
+from reweigh.core import (
+    advantages,
+    diagnostics,
+    divergences,
+    reduce,
+    returns,
+    scan,
+    surrogates,
+    weights,
+)
 from reweigh.core.ratios import log_ratios
 from reweigh.core.segments import Segments
 
@@ -247,6 +256,18 @@ PER_STEP = {
     "time": lambda b: b.segments.time.double(),
     "spread": lambda b: b.segments.spread(b.bootstrap),
     "next": lambda b: b.segments.next(b.values, b.bootstrap),
+    "smooth_trajectory": lambda b: (
+        weights.smooth_trajectory(weights.trajectory(b.ratios, b.segments), b.segments).log_weights
+    ),
+    "smooth_by_time": lambda b: weights.smooth_by_time(b.prefix, b.segments).log_weights,
+    "kl_categorical": lambda b: divergences.kl_categorical(*two_logits(b), b.segments),
+    "renyi2_categorical": lambda b: divergences.renyi2_categorical(*two_logits(b), b.segments),
+    "chi_square_categorical": lambda b: divergences.chi_square_categorical(
+        *two_logits(b), b.segments
+    ),
+    "kl_gaussian": lambda b: divergences.kl_gaussian(*two_gaussians(b), b.segments),
+    "renyi2_gaussian": lambda b: divergences.renyi2_gaussian(*two_gaussians(b), b.segments),
+    "chi_square_gaussian": lambda b: divergences.chi_square_gaussian(*two_gaussians(b), b.segments),
 }
 
 PER_BATCH = {
@@ -307,4 +328,18 @@ def vtrace(b: Batch) -> advantages.VTrace:
         max_rho=1.3,
         max_c=0.9,
         max_rho_advantage=1.1,
+    )
+
+
+def two_logits(b: Batch) -> tuple[Tensor, Tensor]:
+    return torch.stack([b.target, b.values], 1), torch.stack([b.behaviour, b.rewards], 1)
+
+
+def two_gaussians(b: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    mean_p, mean_q = torch.stack([b.target, b.values], 1), torch.stack([b.behaviour, b.rewards], 1)
+    return (
+        mean_p,
+        b.advantages.clamp(0.5, 1.5)[:, None].expand(-1, 2),
+        mean_q,
+        torch.full_like(mean_q, 1.2),
     )

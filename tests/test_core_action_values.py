@@ -88,9 +88,7 @@ def test_on_policy_retrace_cuts_nothing():
     close(advantages.retrace(*critic(b), on_policy, b.segments, **knobs), want)
     close(advantages.tree_backup(*critic(b), on_policy, b.segments, **knobs), want)
     close(
-        advantages.q_lambda(
-            *critic(b), torch.ones(8, dtype=torch.bool), b.segments, **knobs
-        ),
+        advantages.q_lambda(*critic(b), torch.ones(8, dtype=torch.bool), b.segments, **knobs),
         want,
     )
 
@@ -103,9 +101,7 @@ def test_with_state_values_for_action_values_it_is_the_lambda_return():
         advantages.q_pi_lambda(*critic(b), b.segments, **knobs),
         by_definition(b, [0.8] * 8),
     )
-    monte_carlo = advantages.q_pi_lambda(
-        *critic(b), b.segments, discount=GAMMA, trace_lambda=1.0
-    )
+    monte_carlo = advantages.q_pi_lambda(*critic(b), b.segments, discount=GAMMA, trace_lambda=1.0)
     close(
         monte_carlo,
         returns.reward_to_go(b.rewards, b.segments, discount=GAMMA, bootstrap=b.bootstrap),

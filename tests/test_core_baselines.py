@@ -1,5 +1,4 @@
 import itertools
-import math
 
 import pytest
 import torch
@@ -110,13 +109,15 @@ PATHS = [(0.5 * p, path) for state in range(2) for p, path in walk(state, 2)]
 def expected_gradient(estimator):
     """`E_φ` of the mean over two episodes of `Σ_t coefficient_t score_t`, exactly."""
     total = torch.zeros(2, 2, dtype=torch.float64)
-    for (p, first), (q, second) in itertools.product(PATHS, PATHS):
+    for i, j in itertools.combinations_with_replacement(range(len(PATHS)), 2):
+        (p, first), (q, second) = PATHS[i], PATHS[j]
+        orders = 1 if i == j else 2
         s, a = torch.tensor(first + second).T
         segments = Segments.packed([len(first), len(second)])
         log_ratios = TARGET[s, a] - BEHAVIOUR[s, a]
         coefficient = estimator(log_ratios, REWARD[s, a], s, segments)
         score = torch.nn.functional.one_hot(a, 2) - TARGET[s].exp()
-        total.index_add_(0, s, p * q * 0.5 * coefficient.unsqueeze(1) * score)
+        total.index_add_(0, s, orders * p * q * 0.5 * coefficient.unsqueeze(1) * score)
     return total
 
 
@@ -170,9 +171,7 @@ def bare(terms):
 
 
 def truncated(log_ratios, segments):
-    return weights.truncate(
-        weights.prefix(log_ratios, segments), segments, maximum=0.8
-    ).log_weights
+    return weights.truncate(weights.prefix(log_ratios, segments), segments, maximum=0.8).log_weights
 
 
 def test_the_paths_are_all_there_are():

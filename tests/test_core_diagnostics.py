@@ -37,6 +37,29 @@ def test_ess_by_time_keeps_ended_episodes():
     assert found.tolist() == pytest.approx([1.6, 1.6])
 
 
+def test_ess_by_time_of_merged_sums():
+    whole, first, second = ragged([3, 1, 0, 2], 3), slice(0, 4), slice(4, 6)
+    parts = ((first, [3, 1]), (second, [0, 2]))
+    sums, of_squares = (
+        weights.merge(
+            *(weights.log_sums(k * whole.prefix[at], Segments.packed(n)) for at, n in parts)
+        )
+        for k in (1, 2)
+    )
+    found = diagnostics.ess_of_sums(sums, of_squares)[0]
+    torch.testing.assert_close(found, diagnostics.ess_by_time(whole.prefix, whole.segments))
+
+
+def test_gradient_effective_sample_size():
+    log_weights = torch.tensor([3.0, 1.0, 2.0]).log()
+    found = diagnostics.gradient_effective_sample_size(log_weights, torch.tensor([1.0, -3.0, 0.0]))
+    assert found.item() == pytest.approx(2.0)
+    even = diagnostics.gradient_effective_sample_size(log_weights, torch.full((3,), 7.0))
+    torch.testing.assert_close(even, diagnostics.effective_sample_size(log_weights))
+    with pytest.raises(ValueError, match=r"magnitudes must have shape \[3\]"):
+        diagnostics.gradient_effective_sample_size(log_weights, torch.ones(2))
+
+
 def test_weight_summary_of_plain_weights():
     found = diagnostics.weight_summary(torch.tensor([0.5, 1.5, 1.0, 1.0]).log())
     assert found == pytest.approx((16 / 4.5, 4, 1.0, math.sqrt(0.125 / 4), 1.5))
@@ -74,3 +97,5 @@ def test_nothing_here_has_a_gradient():
     assert not diagnostics.effective_sample_size(log_weights).requires_grad
     assert not diagnostics.ess_by_time(log_weights, b.segments).requires_grad
     assert not diagnostics.approximate_kl(log_weights, b.segments).requires_grad
+    for health in (diagnostics.step_health, diagnostics.episode_health):
+        assert not any(x.requires_grad for x in health(log_weights, b.segments))

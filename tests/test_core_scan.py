@@ -1,9 +1,17 @@
+import math
+
 import pytest
 import torch
 from core_batches import ragged, ragged_lengths, seeds
 from hypothesis import given, settings
 
-from reweigh.core.scan import linear_recurrence, prefix_sum
+from reweigh.core.scan import (
+    discounted_window_sum,
+    linear_recurrence,
+    max_plus_recurrence,
+    prefix_sum,
+    unscale,
+)
 from reweigh.core.segments import Segments
 
 several = settings(max_examples=40, deadline=None, derandomize=True)
@@ -68,3 +76,50 @@ def test_a_hundred_thousand_steps():
     # Integers in float64 add exactly: no rounding at all may be left.
     whole = (x * 2**20).round()
     assert torch.equal(prefix_sum(whole, Segments.packed([len(x)])), whole.cumsum(0))
+
+
+@several
+@given(lengths=ragged_lengths, seed=seeds)
+def test_max_plus_recurrence_is_the_loop(lengths, seed):
+    batch = ragged(lengths, seed)
+    x, a, want = batch.rewards.tolist(), batch.values.tolist(), [0.0] * sum(lengths)
+    for start, stop in spans(batch.segments):
+        later = -torch.inf
+        for t in reversed(range(start, stop)):
+            later = want[t] = max(x[t], a[t] + later)
+    found = max_plus_recurrence(batch.rewards, batch.values, batch.segments)
+    torch.testing.assert_close(found, torch.tensor(want, dtype=torch.float64))
+
+
+def test_minus_infinity_in_a_maximum():
+    x = torch.tensor([-torch.inf, 1.0, 5.0], dtype=torch.float64)
+    a = torch.tensor([-torch.inf, -torch.inf, 1e4], dtype=torch.float64)
+    found = max_plus_recurrence(x, a, Segments.packed([3]))
+    assert found.tolist() == [-torch.inf, 1.0, 5.0]
+
+
+@several
+@given(lengths=ragged_lengths, seed=seeds)
+def test_discounted_window_sum_is_the_loop(lengths, seed):
+    batch = ragged(lengths, seed)
+    for steps in (1, 2, 3, 6, 50):
+        want = [0.0] * sum(lengths)
+        for start, stop in spans(batch.segments):
+            for t in range(start, stop):
+                window = batch.rewards[t : min(t + steps, stop)].tolist()
+                want[t] = sum(0.9**k * reward for k, reward in enumerate(window))
+        found = discounted_window_sum(batch.rewards, batch.segments, steps=steps, discount=0.9)
+        torch.testing.assert_close(found, torch.tensor(want, dtype=torch.float64))
+
+
+def test_what_is_scaled_overflows_only_if_it_must():
+    value = torch.tensor([1.0, 0.0, 1e-300, -2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor([0.0, 1e4, 1000.0, 1e4, -torch.inf], dtype=torch.float64)
+    scale.requires_grad_()
+    found = unscale(value, scale)
+    representable = pytest.approx(math.exp(1000.0 - 300.0 * math.log(10.0)), rel=1e-9)
+    assert found.tolist() == [1.0, 0.0, representable, -torch.inf, 0.0]
+    # Nothing asks for the infinite ones: nothing becomes NaN.
+    gradients = torch.autograd.grad(found[[0, 2, 4]].sum(), (value, scale))
+    assert not any(bool(g.isnan().any()) for g in gradients)
+    assert gradients[0][[1, 3]].tolist() == [0.0, 0.0]

@@ -210,9 +210,7 @@ KNOBS = {"trace_lambda": 0.7, "max_rho": 2.0, "max_c": 0.8, "max_rho_advantage":
 def test_leaky_vtrace_is_vtrace_with_other_ratios(lengths, seed):
     b = ragged(lengths, seed)
     given = (b.rewards, b.values, b.bootstrap)
-    found = advantages.leaky_vtrace(
-        *given, b.ratios, b.segments, discount=0.9, leak=0.3, **KNOBS
-    )
+    found = advantages.leaky_vtrace(*given, b.ratios, b.segments, discount=0.9, leak=0.3, **KNOBS)
 
     def leaky(maximum):
         return 0.7 * b.ratios.exp().clamp(max=maximum) + 0.3 * b.ratios.exp()
@@ -294,10 +292,23 @@ def test_extreme_ratios_are_finite_where_the_sum_is(dtype, leak):
     # Step 0 sees its own ratio times the next one's, which is 1: 1 + 0.5 (1 + 0.5 * 1 - 2).
     close(found.targets[0], 0.75)
     close(found.advantages[0], -0.25)
-    bounded = advantages.vtrace(
-        rewards, values, torch.zeros(1), log_ratios, segments, discount=0.5
-    )
+    bounded = advantages.vtrace(rewards, values, torch.zeros(1), log_ratios, segments, discount=0.5)
     assert all(bool(x.isfinite().all()) for x in bounded)
+
+
+def test_a_trace_may_undo_the_ratio_of_the_next_step():
+    log_rho = torch.tensor([0.0, 1e4], dtype=torch.float64)
+    log_c = torch.tensor([-1e4, 0.0], dtype=torch.float64)
+    found = advantages.corrected_values(
+        torch.ones(2),
+        torch.zeros(2),
+        torch.zeros(1),
+        log_rho,
+        log_c,
+        Segments.packed([2]),
+        discount=0.5,
+    )
+    assert found.tolist() == [1.5, torch.inf]
 
 
 def test_a_hundred_thousand_steps():

@@ -11,6 +11,7 @@ from rich.console import Console
 from reweigh import verify
 from reweigh.verify import estimators
 
+
 @pytest.fixture(scope="module")
 def golden():
     return verify.load()

@@ -83,9 +83,7 @@ def linear_recurrence(x: Tensor, a: Tensor, segments: Segments) -> Tensor:
     return segments.fill(value)
 
 
-def discounted_window_sum(
-    x: Tensor, segments: Segments, *, steps: int, discount: float
-) -> Tensor:
+def discounted_window_sum(x: Tensor, segments: Segments, *, steps: int, discount: float) -> Tensor:
     """Discounted sum of each step and the `steps - 1` after it: `y_t = Σ_{k<steps} γ^k x_{t+k}`.
 
     `window_sum` looking ahead, with a discount.

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from reweigh.core.reduce import count_episodes, count_steps
 from reweigh.core.segments import Segments
 from reweigh.verify.parts import (
@@ -48,7 +50,7 @@ class Estimator:
     """Per-step objective to maximise, `[S]`."""
     target: str
     """What its expectation is, exactly."""
-    divisor: Callable[[Segments], float] = count_episodes
+    divisor: Callable[[Segments], Tensor] = count_episodes
     whole_batch: bool = False
     """Whether an episode's term depends on the other episodes of the batch."""
 

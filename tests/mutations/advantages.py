@@ -1,24 +1,98 @@
-"""Advantages and value targets."""
+"""Advantages, value targets, baselines, and the recurrences that they share."""
 
-TESTS = ["test_core_*.py", "test_recipes.py"]
+TESTS = [
+    "test_core_returns.py",
+    "test_core_traces.py",
+    "test_core_action_values.py",
+    "test_core_groups.py",
+    "test_core_baselines.py",
+]
 
 MUTATIONS = [
-    ("core/advantages/traces.py", "discount * trace_lambda", "trace_lambda"),
-    ("core/advantages/traces.py", "c = trace_lambda * _truncated", "c = _truncated"),
-    ("core/advantages/traces.py", '"max_c", max_c)', '"max_c", max_rho)'),
-    ("core/advantages/traces.py", "delta = rho * (", "delta = ("),
-    ("core/advantages/traces.py", "targets = v + linear_recurrence", "targets = linear_recurrence"),
+    ("core/advantages/multistep.py", "discount * trace_lambda", "trace_lambda"),
+    ("core/advantages/multistep.py", "steps=steps, discount", "steps=steps + 1, discount"),
+    ("core/advantages/multistep.py", "+ discount * segments.next", "+ segments.next"),
+    ("core/advantages/multistep.py", "@torch.no_grad()\ndef gae", "def gae"),
+    ("core/advantages/traces.py", "c = trace_lambda * (", "c = ("),
+    ("core/advantages/traces.py", '"max_c", max_c,', '"max_c", max_rho,'),
+    ("core/advantages/traces.py", "(log_rho - log_scale).exp() * delta", "delta"),
+    ("core/advantages/traces.py", "targets = v + unscale", "targets = unscale"),
     ("core/advantages/traces.py", "discount * c, segments", "c, segments"),
+    ("core/advantages/traces.py", "log_rho.clamp(min=0.0)", "0 * log_rho"),
+    ("core/advantages/traces.py", "log_c + log_decay", "log_c"),
     (
         "core/advantages/traces.py",
-        "_action_values(rewards, targets, bootstrap",
-        "_action_values(rewards, values, bootstrap",
+        "one_step(rewards, targets, bootstrap",
+        "one_step(rewards, values, bootstrap",
     ),
-    (
-        "core/advantages/traces.py",
-        "rho_advantage * (action_values - v)",
-        "rho * (action_values - v)",
-    ),
+    ("core/advantages/traces.py", "segments.next(log_scale, nothing) + own", "own"),
+    ("core/advantages/traces.py", "torch.where(delta == 0, 0.0, own.exp() * delta)", "delta"),
+    ("core/advantages/traces.py", "leak=0.0", "leak=0.1"),
+    ("core/advantages/traces.py", "maximum=maximum, leak=leak)", "maximum=maximum, leak=0.0)"),
     ("core/advantages/traces.py", "@torch.no_grad()\ndef vtrace", "def vtrace"),
-    ("core/advantages/traces.py", "@torch.no_grad()\ndef gae", "def gae"),
+    ("core/returns.py", "unscale(scaled, log_scale + log_ratios)", "unscale(scaled, log_scale)"),
+    (
+        "core/returns.py",
+        "unscale(scaled, log_scale + log_ratios)",
+        "unscale(scaled, log_scale) * log_ratios.exp()",
+    ),
+    ("core/returns.py", "later.detach() + log_discount", "-1e9 + later.detach()"),
+    ("core/returns.py", "decay = discount * (later", "decay = (later"),
+    ("core/returns.py", "start = log_weights.new_zeros", "start = log_weights.new_ones"),
+    (
+        "core/returns.py",
+        'unexplained - segments.read("action_values", action_values)',
+        "unexplained - values",
+    ),
+    ("core/advantages/action_values.py", "log_c) + log_lambda", "log_c)"),
+    ("core/advantages/action_values.py", "maximum=1.0", "maximum=2.0"),
+    (
+        "core/advantages/action_values.py",
+        "torch.where(greedy, 0.0, -torch.inf)",
+        "torch.where(greedy, -torch.inf, 0.0)",
+    ),
+    (
+        "core/advantages/action_values.py",
+        'segments.read("action_values", action_values) + residuals',
+        "values + residuals",
+    ),
+    ("core/advantages/groups.py", "torch.where(kept, scores.double(), 0.0)", "scores.double()"),
+    ("core/advantages/groups.py", "_total(kept.double(), group", "_total(0 * scores + 1, group"),
+    (
+        "core/advantages/groups.py",
+        "torch.where(kept, above - mean[group], 0.0)",
+        "above - mean[group]",
+    ),
+    (
+        "core/advantages/groups.py",
+        "variance = _total(centred.square(), group, groups) / (count - 1)",
+        "variance = _total(centred.square(), group, groups) / count",
+    ),
+    ("core/advantages/groups.py", "scores - least[group]", "scores"),
+    ("core/advantages/groups.py", "centred * (count / (count - 1).clamp(min=1))[group]", "centred"),
+    ("core/advantages/baselines.py", "log_weights.exp() * baseline", "baseline"),
+    (
+        "core/advantages/baselines.py",
+        "torch.where(nothing, 0.0, log_weights.exp()",
+        "(log_weights.exp()",
+    ),
+    (
+        "core/advantages/baselines.py",
+        "(total[segments.time] - continuation)",
+        "total[segments.time]",
+    ),
+    (
+        "core/advantages/baselines.py",
+        "segments.inside.double())",
+        "segments.inside.double() * 0 + 2)",
+    ),
+    ("core/advantages/baselines.py", "return before + after", "return before + after + own"),
+    (
+        "core/advantages/baselines.py",
+        "weights.square() * squared_scores",
+        "weights * squared_scores",
+    ),
+    ("core/advantages/baselines.py", "(-highest).exp() * continuation", "continuation"),
+    ("core/advantages/baselines.py", "(variates - expectation)", "(variates - variates.mean())"),
+    ("core/advantages/baselines.py", "deviations / unit", "deviations"),
 ]

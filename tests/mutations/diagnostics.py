@@ -1,19 +1,20 @@
-"""Weight health."""
+"""Weight health and divergences."""
 
-TESTS = ["test_core_*.py"]
+TESTS = ["test_core_diagnostics.py", "test_core_health.py", "test_core_divergences.py"]
 
 MUTATIONS = [
     (
-        "core/diagnostics/summary.py",
+        "core/diagnostics/ess.py",
         "weights.sum().square() / weights.square().sum()",
         "weights.sum() / weights.square().sum()",
     ),
-    ("core/diagnostics/summary.py", "(log_weights - highest).exp()", "log_weights.exp()"),
     (
-        "core/diagnostics/summary.py",
-        "log_sum_by_time(2 * log_weights",
-        "log_sum_by_time(log_weights",
+        "core/diagnostics/ess.py",
+        "(log_weights - torch.where(highest == -torch.inf, 0.0, highest)).exp()",
+        "log_weights.exp()",
     ),
+    ("core/diagnostics/ess.py", "log_sums(2 * log_weights", "log_sums(log_weights"),
+    ("core/diagnostics/ess.py", "magnitudes.double().abs().log()", "magnitudes.double().log()"),
     ("core/diagnostics/summary.py", "(log_ratios.expm1() - log_ratios)", "(-log_ratios)"),
     (
         "core/diagnostics/summary.py",
@@ -21,4 +22,40 @@ MUTATIONS = [
         "((-log_ratios).expm1() + log_ratios)",
     ),
     ("core/diagnostics/summary.py", "segments.inside.sum()", "torch.tensor(segments.size)"),
+    ("core/diagnostics/health.py", "counted=segments.inside", "counted=None"),
+    ("core/diagnostics/health.py", "counted & (log_weights < torch.inf)", "counted"),
+    (
+        "core/diagnostics/health.py",
+        "last = segments.last(log_weights.detach().double())",
+        "last = segments.total(log_weights.detach().double())",
+    ),
+    ("core/diagnostics/health.py", "_log_excess(-log_weights)", "_log_excess(log_weights)"),
+    ("core/diagnostics/health.py", "clamp(min=0.0).log()", "log()"),
+    ("core/diagnostics/health.py", "large = x > 1", "large = x > 1e9"),
+    ("core/diagnostics/health.py", "torch.where(highest.isinf(), 0.0, highest)", "highest"),
+    ("core/diagnostics/health.py", "largest.topk(", "largest[..., :0].topk("),
+    ("core/diagnostics/health.py", "largest.topk(", "largest.neg().topk("),
+    ("core/diagnostics/health.py", "x.logsumexp(0) for x in sums", "x.amax(0) for x in sums"),
+    ("core/diagnostics/health.py", "(counted & ~defined).long()", "(~defined).long()"),
+    ("core/diagnostics/health.py", "rank.clamp(max=keep)", "rank.clamp(max=keep - 1)"),
+    ("core/diagnostics/reading.py", "from_top = count - rank", "from_top = count - rank + 1"),
+    ("core/diagnostics/reading.py", "(place - 0.5) * BIN_WIDTH", "(place + 0.5) * BIN_WIDTH"),
+    ("core/diagnostics/reading.py", "max(1 / size - 1 / count, 0.0)", "1 / size"),
+    ("core/diagnostics/reading.py", "_exp(x - log_sums[0])", "_exp(x - max(log_sums[1:]))"),
+    ("core/diagnostics/reading.py", "- 2 * mean + 1", "- 1"),
+    ("core/diagnostics/advice.py", "total.mean < 1 and total.ess_share", "total.ess_share"),
+    ("core/diagnostics/advice.py", " and total.ess_share < _EVEN_ESS_SHARE", ""),
+    ("core/diagnostics/advice.py", "< _SPENT * reading.sample_size / number", "< _SPENT"),
+    ("core/diagnostics/ranks.py", "reduce(merge_health, parts)", "own"),
+    (
+        "core/divergences.py",
+        "torch.where(taken, 2 * log_p - log_q, -torch.inf)",
+        "2 * log_p - log_q",
+    ),
+    ("core/divergences.py", "log_p.exp() * (log_p - log_q)", "log_q.exp() * (log_q - log_p)"),
+    ("core/divergences.py", "2 - ratio.square()", "2 - ratio"),
+    ("core/divergences.py", "rest = torch.where(infinite, 1.0, rest)", "pass"),
+    ("core/divergences.py", "infinite = rest <= 0", "infinite = rest < 0"),
+    ("core/divergences.py", "(taken & ~known).any(1)", "(~known).any(1)"),
+    ("core/divergences.py", "torch.where(beyond, 0.0, renyi2).expm1()", "renyi2.expm1()"),
 ]

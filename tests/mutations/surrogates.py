@@ -1,6 +1,11 @@
 """Objectives and their reduction."""
 
-TESTS = ["test_core_*.py", "test_recipes.py"]
+TESTS = [
+    "test_core_surrogates.py",
+    "test_core_penalties.py",
+    "test_core_pois.py",
+    "test_core_reduce.py",
+]
 
 MUTATIONS = [
     (
@@ -63,6 +68,7 @@ MUTATIONS = [
     ("core/reduce.py", "return -total / divisor", "return total / divisor"),
     ("core/reduce.py", "divisor = len(segments) if", "divisor = int(segments.lengths.sum()) if"),
     ("core/reduce.py", "torch.where(nothing, 1.0, divisor)", "divisor"),
+    ("core/reduce.py", "torch.where(nothing, 0.0, total)", "total"),
     ("core/reduce.py", "divisor.detach()", "divisor"),
     ("core/reduce.py", "(segments.lengths > 0) & ", ""),
     ("core/reduce.py", "segments.total(kept.double())", "segments.lengths.double()"),

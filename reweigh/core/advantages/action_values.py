@@ -10,7 +10,6 @@ from torch import Tensor
 
 from reweigh import contracts
 from reweigh.core import returns
-from reweigh.core.advantages.multistep import one_step
 from reweigh.core.segments import Segments
 from reweigh.core.weights import truncate
 
@@ -215,7 +214,7 @@ def q_pi_lambda(
     discount: float,
     trace_lambda: float,
 ) -> Tensor:
-    """Q^π(λ): `corrected_action_values` with `c = 1`, no correction but that of the expected values.
+    """Q^π(λ): `corrected_action_values` with `c = 1`: nothing but `V` is corrected.
 
     Harutyunyan et al. 2016, equation 4. Converges to `Q^θ` only while the policies are near:
     `‖π - μ‖₁ ≤ (1 - γ) / (λ γ)`.

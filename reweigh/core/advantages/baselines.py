@@ -141,7 +141,7 @@ def control_variate(terms: Tensor, variates: Tensor, *, expectation: float) -> T
 
 
 def _others(x: Tensor, segments: Segments) -> Tensor:
-    """Sums `[N]` over all episodes but each: those before it and those after, nothing subtracted."""
+    """Sums `[N]` over all episodes but each: those before and those after, nothing subtracted."""
     own = segments.total(x)
     before = torch.nn.functional.pad(own[:-1].cumsum(0), (1, 0))
     after = torch.nn.functional.pad(own.flip(0)[:-1].cumsum(0), (1, 0)).flip(0)

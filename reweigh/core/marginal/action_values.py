@@ -26,8 +26,8 @@ def action_values(
 ) -> Tensor:
     """The target's action values without horizon, in a table: `Q = R + γ P Σ_a π_θ Q`.
 
-    The certainty-equivalent values (Sutton 1988, section 5): exact in the model of the logged mean
-    rewards and transitions, by one linear solve. Consistent for `Q^θ` of every pair that is logged
+    The certainty-equivalent values: exact in the model of the logged mean rewards and transitions,
+    by one linear solve. Consistent for `Q^θ` of every pair that is logged
     and leads to logged pairs.
 
     Args:
@@ -110,8 +110,8 @@ def linear_action_values(
 ) -> Tensor:
     """The target's action values in the span of features: `Q(s, a) = f(s, a)·c` (LSTD-Q).
 
-    Lagoudakis and Parr 2003, section 5: `Σ f (f - γ f'_θ)ᵀ c = Σ f r`. Consistent for `Q^θ` if it is
-    linear in the features, whatever sampled the actions; the fixed point may not exist otherwise.
+    Lagoudakis and Parr 2003: `Σ f (f - γ f'_θ)ᵀ c = Σ f r`. Consistent for `Q^θ` if it is linear in
+    the features, whatever sampled the actions; otherwise the fixed point may not exist.
 
     Args:
         features: `[S, d]`, `f(s_t, a_t)`.

@@ -39,11 +39,11 @@ def classifier(
 ) -> Classified:
     """`d_new(s) / d_all(s) = P(new | s) / P(new)` by logistic regression.
 
-    Density ratios by classification: Qin 1998; Bickel et al. 2007, section 3. Corrects the states of
-    old batches toward the newest policy of which there are states, against the *mixture* of all
-    that is logged, so that ratios stay below one over the new share (a defensive mixture). Says
-    nothing about a policy that never ran. Consistent if the log-odds are linear in the features: put
-    the time among them where ratios are to depend on it.
+    Density ratios by classification: Qin 1998; Bickel et al. 2007. Corrects the states of old
+    batches toward the newest policy of which there are states, against the *mixture* of all that is
+    logged, so that ratios stay below one over the new share (a defensive mixture). Says nothing
+    about a policy that never ran. Consistent if the log-odds are linear in the features: put the
+    time among them where ratios are to depend on it.
 
     Args:
         features: `[S, d]`, given or `random_fourier`; an intercept is added.
@@ -54,8 +54,8 @@ def classifier(
         maximum_iterations: Newton steps, each halved until the loss falls.
 
     Returns:
-        Ratios, their coefficients, and how well the states are told apart. With one-hot features and
-        no ridge, ratios are those of the visits counted.
+        Ratios, their coefficients, and how well the states are told apart. With one-hot features
+        and no ridge, ratios are those of the visits counted.
 
     Raises:
         ValueError: Another shape; a negative ridge; steps of one kind only.
@@ -92,8 +92,13 @@ def classifier(
 
 
 def _newton(x, y, penalty, beta, segments, maximum_iterations) -> Tensor:
-    """Minimises the penalised mean cross-entropy by Newton's method with halved steps."""
+    """Minimises the penalised mean cross-entropy by Newton's method with halved steps.
+
+    Where no probability is in doubt the curvature vanishes and Newton's step is useless. That with
+    the largest curvature there can be (Böhning and Lindsay 1988) lowers the loss from anywhere.
+    """
     size = segments.inside.sum().clamp(min=1)
+    largest = torch.linalg.pinv(x.mT @ x / (4 * size) + penalty.diag(), hermitian=True)
     fractions = 0.5 ** torch.arange(_HALVINGS, device=x.device, dtype=x.dtype)
 
     def loss(betas):
@@ -105,7 +110,7 @@ def _newton(x, y, penalty, beta, segments, maximum_iterations) -> Tensor:
         gradient = x.mT @ segments.fill(p - y) / size + penalty * beta
         curvature = x.mT @ (x * segments.fill(p * (1 - p)).unsqueeze(1)) / size + penalty.diag()
         step = torch.linalg.pinv(curvature, hermitian=True) @ gradient
-        tried = beta - fractions.unsqueeze(1) * step
+        tried = beta - torch.cat([fractions.unsqueeze(1) * step, (largest @ gradient)[None]])
         losses = loss(tried)
         if not bool(losses.min() < loss(beta[None])):
             break

@@ -35,11 +35,11 @@ class StateRatios(NamedTuple):
 def finite_horizon(visits: Visits, log_ratios: Tensor, segments: Segments) -> StateRatios:
     """Ratios of the states at each time, `m_t = d_t^θ / d_t^φ`, under stationary dynamics.
 
-    `d_{t+1} = d_t K` with one transition `K = Σ ρ 1[s,s'] / Σ ρ 1[s]` for all times (Xie et al.
-    2019, section 3, with transitions pooled), over the visits logged at `t`. The first choice where
-    the dynamics do not change with time: every transition tells about every time. Consistent for
+    `d_{t+1} = d_t K` with one transition `K = Σ ρ 1[s,s'] / Σ ρ 1[s]` for all times, and then over
+    the visits logged at `t` (Xie et al. 2019, with transitions pooled over time). The first choice
+    where dynamics do not change with time: every transition tells about every time. Consistent for
     `m_t` if every state that the target reaches is logged at the times it reaches it; with `Linear`
-    states, if also `E_θ[f(s')|s]` and `m_t` are linear in the features. Tables need `count²` numbers.
+    states, if also `E_θ[f(s')|s]` and `m_t` are linear in the features. Tables: `count²` numbers.
 
     Args:
         visits: The states, as `Tabular` or `Linear`.
@@ -64,10 +64,9 @@ def finite_horizon(visits: Visits, log_ratios: Tensor, segments: Segments) -> St
 def finite_horizon_by_time(visits: Visits, log_ratios: Tensor, segments: Segments) -> StateRatios:
     """Ratios of the states at each time, `m_t = d_t^θ / d_t^φ`, whatever the dynamics.
 
-    `d_{t+1} = d_t K_t` with a transition of its own at each time (Xie et al. 2019, section 3; Liu
-    et al. 2018 for the stationary form). As `finite_horizon`, with the steps of one time alone to
-    estimate each transition from: of higher variance, and right where dynamics change with time.
-    Tables need `T · count²` numbers.
+    `d_{t+1} = d_t K_t` with a transition of its own at each time (Xie et al. 2019). As
+    `finite_horizon`, with the steps of one time alone to estimate each transition from: of higher
+    variance, and right where dynamics change with time. Tables: `T · count²` numbers.
 
     Args:
         visits: The states, as `Tabular` or `Linear`.
@@ -94,7 +93,7 @@ def discounted(
     """Ratios of discounted visits, `m(s) = Σ_t γ^t d_t^θ(s) / Σ_t d_t^φ(s)`.
 
     `d = d_0 + γ d K`, one linear solve (Liu et al. 2018, section 3.2; in the span of features:
-    Uehara et al. 2020, section 5). The target's visits go on for ever, the behaviour's are those
+    Uehara et al. 2020, section 4). The target's visits go on for ever, the behaviour's are those
     that were logged: `γ^t` is in the ratio already, and is not multiplied again. Consistent as
     `finite_horizon`, for an objective without horizon.
 

@@ -65,8 +65,8 @@ def random_fourier(
 ) -> Callable[[Tensor], Tensor]:
     """Random Fourier features of a Gaussian kernel (Rahimi and Recht 2007), and a constant.
 
-    `φ(x)·φ(y) → 1 + exp(-|x - y|² / 2σ²)` as their number grows. For `Linear` and `classifier`, where
-    states are vectors and their table would be too large.
+    `φ(x)·φ(y) → 1 + exp(-|x - y|² / 2σ²)` as their number grows. For `Linear` and `classifier`,
+    where states are vectors and their table would be too large.
 
     Args:
         dimension: Numbers a state.
@@ -112,13 +112,13 @@ def kernel_discounted(
     """Minimax state weights: the ratios of `discounted`, in the space of a Gaussian kernel.
 
     Uehara et al. 2020 (MWL, section 4), with weights of states (Liu et al. 2018): minimise over
-    `w = 1 + g`, g in the kernel's space, `sup_f (E[w (γ ρ f(s') - f(s))] + (1-γ) E[f(s_0)])² +
-    ridge |g|²` over its unit ball. The supremum is a norm, so the minimum is one linear solve. The
-    ridge is the one of `ridges` whose ratios leave the least on episodes that were held out, by
-    folds. A terminated episode is followed by a new one, which is the same by renewal. With γ = 1
-    the ratios are those of `average_reward`. Consistent if the ratio is a constant plus a function
-    of the space, as the ridge goes to 0. Ratios of actions enter as they are and are not
-    self-normalised: bound them first if they spread.
+    `w = 1 + g`, g in the kernel's space, `sup_f E[w (γ ρ f(s') + (1-γ) f̄(s_0) - f(s))]² + ridge
+    |g|²`, f in its unit ball and `f̄(s_0)` the mean over first states. The supremum is a norm, so
+    the minimum is one linear solve. The ridge is the one of `ridges` whose ratios leave the least
+    on episodes that were held out, by folds. A terminated episode is followed by a new one, which
+    is the same by renewal. With γ = 1 the ratios are those of `average_reward`. Consistent if the
+    ratio is a constant plus a function of the space, as the ridge goes to 0. Ratios of actions
+    enter as they are, not self-normalised: bound them first if they spread.
 
     Args:
         features: `[S, d]`, in units in which one distance suits all: standardise them.
@@ -130,18 +130,22 @@ def kernel_discounted(
         generator: Draws the landmarks and the states for the median heuristic.
         bandwidth: σ of `exp(-|x - y|² / 2σ²)`; by the median heuristic if not given.
         landmarks: States that span the ratio if there are more than 5000 different ones.
-        ridges: What to choose from; one value fixes it.
+        ridges: What to choose from, above 0; one value fixes it.
         folds: Parts that are held out in turn, each of every `folds`-th episode.
 
     Returns:
-        Ratios: `E_φ[Σ_t m(s_t) f(s_t)] = E_θ[Σ_t γ^t f(s_t)]` if γ < 1; with mean 1 if γ = 1. With a
-        bandwidth far below all distances, no ridge, and ratios of mean 1 in each state, `discounted`.
+        Ratios: `E_φ[Σ_t m(s_t) f(s_t)] = E_θ[Σ_t γ^t f(s_t)]` if γ < 1; with mean 1 if γ = 1. With
+        a bandwidth far below all distances, hardly a ridge, and ratios of actions whose mean is 1
+        in each state, it is `discounted`.
 
     Raises:
-        ValueError: Another shape; γ outside [0, 1]; fragments; too few episodes; infinite ratios.
+        ValueError: Another shape; γ outside [0, 1]; a ridge that is not positive; fragments; too
+            few episodes; infinite ratios.
     """
     contracts.between("discount", discount, 0, 1)
     contracts.at_least("folds", folds, 2)
+    for ridge in ridges:
+        contracts.positive("ridges", ridge)
     segments.require_whole("kernel_discounted")
     if int((segments.lengths > 0).sum()) < 2:
         raise ValueError(

@@ -41,13 +41,6 @@ def by_time(segments: Segments) -> Cells:
 class Visits(Protocol):
     """What the fixed points ask of a description with `d` numbers a state."""
 
-    terminated: Tensor
-
-    @property
-    def dimension(self) -> int:
-        """`d`."""
-        ...
-
     def mean(self, weights: Tensor, segments: Segments) -> Tensor:
         """`(1/N) Σ weight · f(s)` over all steps, `[d]`."""
         ...
@@ -88,11 +81,6 @@ class Tabular:
     """`[N]` bool."""
     count: int
     """Number of states; tables hold its square, times the horizon where time matters."""
-
-    @property
-    def dimension(self) -> int:
-        """The number of states."""
-        return self.count
 
     def read(self, segments: Segments) -> tuple[Tensor, Tensor]:
         """State and next state of each step, `[S]` each; 0 for the next of a terminated episode.
@@ -179,11 +167,6 @@ class Linear:
     ridge: float = 0.0
     """Added to every Gram matrix, in units of its mean diagonal; 0 takes pseudo-inverses."""
 
-    @property
-    def dimension(self) -> int:
-        """The number of features."""
-        return self.features.shape[1]
-
     def read(self, segments: Segments) -> tuple[Tensor, Tensor]:
         """Features and next features of each step, `[S, d]` each; 0 after a termination.
 
@@ -209,7 +192,8 @@ class Linear:
         features = self.read(segments)[0]
         weighted = _table(features * weights, cells, segments).mT
         gram = weighted @ _table(features, cells, segments)
-        return self._inverse(gram) @ (weighted @ _table(self._next(ended, segments), cells, segments))
+        crossed = weighted @ _table(self._next(ended, segments), cells, segments)
+        return self._inverse(gram) @ crossed
 
     def coefficients(self, means: Tensor, cells: Cells, segments: Segments) -> Tensor:
         """The means over the Gram matrix of the cell's logged states."""
@@ -226,7 +210,7 @@ class Linear:
 
     def _inverse(self, gram: Tensor) -> Tensor:
         scale = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        one = torch.eye(self.dimension, dtype=gram.dtype, device=gram.device)
+        one = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
         return torch.linalg.pinv(gram + self.ridge * scale * one, hermitian=True)
 
 

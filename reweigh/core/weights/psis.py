@@ -188,7 +188,8 @@ def _fit(tail: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     length = tail.shape[-1]
     quartile = exceedance[..., int(length / 4 + 0.5) - 1]
     possible = quartile > _LEAST_EXCEEDANCE
-    single = (tail[..., -1] - tail[..., 0] <= _ROUNDING) & (tail[..., -1] > -torch.inf)
+    # Weights that are all 0 are no single value: their difference here is NaN.
+    single = tail[..., -1] - tail[..., 0] <= _ROUNDING
     # A tail that cannot be fitted goes through the same arithmetic as one that can.
     safe = torch.where((possible & ~single).unsqueeze(-1), exceedance, 1.0)
     theta = _theta(safe)
