@@ -87,6 +87,18 @@ RECIPES = {
         discount=GAMMA,
         maximum=1.2,
     ),
+    "doubly_robust": lambda b: recipes.doubly_robust(
+        pairs(b.target),
+        b.behaviour,
+        torch.zeros_like(b.target).long(),
+        b.rewards,
+        torch.stack([b.values, b.advantages], dim=1),
+        b.segments,
+        discount=GAMMA,
+    ),
+    "state_marginal": lambda b: recipes.state_marginal(
+        b.target, b.behaviour, b.values, b.advantages, b.segments, discount=GAMMA
+    ),
     "trpo": lambda b: recipes.trpo(b.target, b.behaviour, b.advantages, b.segments),
     "ppo": lambda b: recipes.ppo(b.target, b.behaviour, b.advantages, b.segments, clip=0.2),
     "geppo": lambda b: recipes.geppo(
@@ -147,6 +159,8 @@ def plain_coefficients(name: str, b: Batch) -> Tensor | None:
     scores, own = b.bootstrap, group(b)
     if name in ("pois", "acer", "geppo", "tis", "decoupled_ppo", "icepop", "power_mean"):
         return None  # their own tests say what they are
+    if name in ("state_marginal", "doubly_robust"):
+        return None
     if name in ("trpo", "ppo"):
         return b.advantages / count
     if name == "impala":

@@ -122,6 +122,58 @@ def test_per_decision_is_the_gradient_of_the_weighted_return():
     close(gradient(RECIPES["per_decision"](b), b.target), gradient(direct, b.target))
 
 
+def test_a_critic_of_nothing_makes_doubly_robust_per_decision():
+    b = ragged([4, 2, 5], 22)
+    b.target.requires_grad_()
+    found = recipes.doubly_robust(
+        pairs(b.target),
+        b.behaviour,
+        torch.zeros(11).long(),
+        b.rewards,
+        torch.zeros(11, 2),
+        b.segments,
+        discount=GAMMA,
+    )
+    close(found.detach(), RECIPES["per_decision"](b).detach())
+    close(gradient(found, b.target), gradient(RECIPES["per_decision"](b), b.target))
+
+
+def test_states_as_the_behaviour_visits_them_make_the_marginal_a_step():
+    b = ragged([4, 2, 5], 23)
+    to_go = returns.reward_to_go(b.rewards, b.segments, discount=GAMMA)
+    zeros = torch.zeros(11)
+    found = recipes.state_marginal(b.target, b.behaviour, zeros, to_go, b.segments, discount=GAMMA)
+    close(found, RECIPES["step"](b))
+
+
+@PROBLEMS
+@pytest.mark.parametrize("name", ["dr_exactQ", "dr_misQ", "marg_Qtheta"])
+def test_critics_and_marginals_give_the_golden_gradient(file, name):
+    problem = Problem.read(file)
+    b, theta = logged(problem, file["batch"], horizon=problem.horizon), problem.logits["theta"]
+    behaviour = tensor(file["batch"], "logp_old", -1, problem.horizon).flatten()
+    if name == "marg_Qtheta":
+        loss = recipes.state_marginal(
+            b.log_prob,
+            behaviour,
+            b.log_state_ratios,
+            b.action_value("theta"),
+            b.segments,
+            discount=b.discount,
+        )
+    else:
+        loss = recipes.doubly_robust(
+            b.log_probs,
+            behaviour,
+            b.actions,
+            b.rewards,
+            b.action_values("theta" if name == "dr_exactQ" else "critic"),
+            b.segments,
+            discount=b.discount,
+        )
+    close(-gradient(loss, theta), file["batch_results"][name]["grad"], 1e-11)
+
+
 def test_one_source_is_no_mixture():
     b = ragged([4, 2, 5], 6)
     alone = b.behaviour.unsqueeze(0)
@@ -466,7 +518,16 @@ def test_ppo_gives_the_golden_loss_and_gradient(file):
     close(-gradient(loss, theta), golden["grad"], 1e-11)
 
 
-WHOLE = ("seed", "per_decision", "trajectory", "balance_heuristic", "power_mean", "pois", "gspo")
+WHOLE = (
+    "seed",
+    "per_decision",
+    "trajectory",
+    "doubly_robust",
+    "balance_heuristic",
+    "power_mean",
+    "pois",
+    "gspo",
+)
 
 
 @pytest.mark.parametrize("name", [*WHOLE, "topr"])

@@ -6,9 +6,9 @@ Every recipe returns a scalar loss whose negative gradient is the estimate `ĝ` 
 expectation is exact and is checked by enumerating every trajectory of three small problems
 (`reweigh verify`). "Second moment" is that of the weight, as the horizon `T` grows.
 
-    exact          reinforce, step, seed, per_decision, trajectory
+    exact          reinforce, step, seed, per_decision, trajectory, state_marginal
     mixtures       balance_heuristic, power_mean: several behaviour policies
-    actor_critic   impala, retrace, acer: a learned critic
+    actor_critic   impala, retrace, acer, doubly_robust: a learned critic
     trust_region   trpo, ppo, geppo, pois: near a policy that is known
     groups         grpo, dr_grpo, dapo, rloo, gspo, cispo: the answers to one prompt compared
     mismatch       tis, icepop, decoupled_ppo, topr: a sampler that is not the trainer
@@ -20,11 +20,13 @@ which need `log_weight_start` (see `core.weights.prefix`).
 """
 
 from reweigh.recipes.actor_critic import acer as acer
+from reweigh.recipes.actor_critic import doubly_robust as doubly_robust
 from reweigh.recipes.actor_critic import impala as impala
 from reweigh.recipes.actor_critic import retrace as retrace
 from reweigh.recipes.exact import per_decision as per_decision
 from reweigh.recipes.exact import reinforce as reinforce
 from reweigh.recipes.exact import seed as seed
+from reweigh.recipes.exact import state_marginal as state_marginal
 from reweigh.recipes.exact import step as step
 from reweigh.recipes.exact import trajectory as trajectory
 from reweigh.recipes.groups import cispo as cispo

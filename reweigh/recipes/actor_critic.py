@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from reweigh.core import advantages as adv
-from reweigh.core import surrogates, weights
+from reweigh.core import returns, surrogates, weights
 from reweigh.core.ratios import log_ratios
 from reweigh.core.reduce import loss
 from reweigh.core.segments import Segments
@@ -148,3 +148,49 @@ def acer(
     return loss(
         sampled + surrogates.expected_value(log_probs_target, unit, above, segments), segments
     )
+
+
+def doubly_robust(
+    log_probs_target: Tensor,
+    log_prob_behaviour: Tensor,
+    actions: Tensor,
+    rewards: Tensor,
+    action_values: Tensor,
+    segments: Segments,
+    *,
+    discount: float,
+) -> Tensor:
+    """Doubly robust: `ĝ = (1/N) Σ_i Σ_t γ^t (w_t residual_t score_t + w_{t-1} Σ_a Q̂ ∇π_θ(a|s_t))`.
+
+    Jiang and Li 2016 for the value, Huang and Jiang 2020 for the gradient, with the critic held
+    constant; discrete actions. The critic's gradient over all actions, and per-decision weights on
+    what it left unexplained. Unbiased for `∇J_γ(θ)`, for every critic that does not depend on the data.
+    Second moment: exponential in `T`, times the critic's error; a wrong critic can make it worse
+    than none. Use it with a good critic on short horizons.
+
+    Args:
+        log_probs_target: `[S, A]`, of every action; differentiated.
+        log_prob_behaviour: `[S]`, of the actions taken.
+        actions: `[S]` int64, taken.
+        rewards: `[S]`.
+        action_values: `[S, A]`, `Q̂(s_t, a)`; a constant.
+        segments: Where the episodes lie; whole episodes.
+        discount: γ in [0, 1].
+
+    Returns:
+        Scalar. With a critic of 0 it is `per_decision`.
+    """
+    taken = segments.fill(actions).unsqueeze(1)
+    target = log_probs_target.gather(1, taken).squeeze(1)
+    ratios = log_ratios(target, log_prob_behaviour, segments).detach()
+    q = segments.read_rows("action_values", action_values).detach()
+    v = (segments.read_rows("log_probs_target", log_probs_target).detach().exp() * q).sum(1)
+    estimate = returns.doubly_robust(
+        rewards, ratios, v, q.gather(1, taken).squeeze(1), segments, discount=discount
+    )
+    from_start = returns.discount_from_start(segments, discount=discount)
+    prefix = from_start * weights.prefix(ratios, segments).exp()
+    before = from_start * weights.exclusive_prefix(ratios, segments).exp()
+    sampled = surrogates.weighted_log_prob(target, prefix, estimate.residuals, segments)
+    every = surrogates.expected_value(log_probs_target, before, q, segments)
+    return loss(sampled + every, segments)

@@ -165,3 +165,42 @@ def trajectory(
         surrogates.weighted_log_prob(log_prob_target, from_start * whole, continuation, segments),
         segments,
     )
+
+
+def state_marginal(
+    log_prob_target: Tensor,
+    log_prob_behaviour: Tensor,
+    log_state_ratios: Tensor,
+    action_values: Tensor,
+    segments: Segments,
+    *,
+    discount: float,
+) -> Tensor:
+    """Ratio of the states, times that of the step: `ĝ = (1/N) Σ_i Σ_t γ^t m_t ρ_t Q_t score_t`.
+
+    Liu et al. 2019 (OPPOSD) with the states' ratio by time. With the true `m_t = d_t^θ/d_t^φ` and
+    `Q^θ` it is unbiased for `∇J_γ(θ)`; with estimates (`core.marginal` has both from the same log),
+    consistent as they are. Second moment: that of `m ρ`, which does not grow with `T`, where that
+    of every product of ratios does. Use it for long horizons, where states can be counted or
+    described by features.
+
+    Args:
+        log_prob_target: `[S]`, differentiated.
+        log_prob_behaviour: `[S]`.
+        log_state_ratios: `[S]`, `log m_t(s_t)`; a constant.
+        action_values: `[S]`, `Q(s_t, a_t)`, or above a baseline of the state; a constant.
+        segments: Where the episodes lie.
+        discount: γ in [0, 1].
+
+    Returns:
+        Scalar. With `m = 1` and the logged reward-to-go it is `step`.
+    """
+    ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
+    marginal = weights.state_marginal(ratios, log_state_ratios, segments).exp()
+    from_start = returns.discount_from_start(segments, discount=discount)
+    return loss(
+        surrogates.weighted_log_prob(
+            log_prob_target, from_start * marginal, action_values, segments
+        ),
+        segments,
+    )

@@ -18,6 +18,9 @@ MUTATIONS = [
     (EXACT, "returns.per_decision(rewards, prefix,", "returns.per_decision(rewards, ratios,"),
     (EXACT, "from_start * ratio", "ratio"),
     (EXACT, "from_start * whole", "whole"),
+    (EXACT, "from_start * marginal", "marginal"),
+    (ACTOR_CRITIC, "target, before, q", "target, prefix, q"),
+    (ACTOR_CRITIC, "target, prefix, estimate.residuals", "target, before, estimate.residuals"),
     (ACTOR_CRITIC, "unit, trace.advantages", "unit, trace.targets"),
     (ACTOR_CRITIC, "step, estimate - values", "step, estimate"),
     (
