@@ -316,6 +316,21 @@ def with_window(x: Sampled, log_m: Tensor, q: Tensor) -> Tensor:
     return rw.surrogates.weighted_log_prob(x.log_prob, weight, advantages, x.segments)
 
 
+def doubly_robust(x: Sampled) -> Tensor:
+    """Products of ratios on what the same critic leaves open: what the critic does without m."""
+    q = x.q_by_time
+    taken = q[x.segments.time, x.states, x.actions]
+    v = values(x, q)[x.segments.time, x.states]
+    robust = rw.returns.doubly_robust(x.rewards, x.ratios, v, taken, x.segments, discount=DISCOUNT)
+    from_start = rw.returns.discount_from_start(x.segments, discount=DISCOUNT)
+    inclusive = from_start * rw.weights.prefix(x.ratios, x.segments).exp()
+    exclusive = from_start * rw.weights.exclusive_prefix(x.ratios, x.segments).exp()
+    sampled = rw.surrogates.weighted_log_prob(x.log_prob, inclusive, robust.residuals, x.segments)
+    return sampled + rw.surrogates.expected_value(
+        x.log_probs, exclusive, q[x.segments.time, x.states], x.segments
+    )
+
+
 def product(weigh: Callable) -> Callable[[Sampled], Tensor]:
     """Prefix products on the target's rewards (PDIS), the reference."""
 
@@ -344,6 +359,7 @@ def step(x: Sampled) -> Tensor:
 ESTIMATORS: dict[str, tuple[Callable[[Sampled], Tensor], bool]] = {
     "PDIS": (product(rw.weights.prefix), False),
     "PDIS, self-normalised": (product(self_normalised), False),
+    "doubly robust, the same critic": (doubly_robust, False),
     "step ratio, logged return": (step, False),
     "tabular: m ρ (Q - V)": (lambda x: with_advantage(x, tabular(x), x.q_by_time), False),
     "tabular: m, all actions": (lambda x: with_all_actions(x, tabular(x), x.q_by_time), False),

@@ -20,6 +20,7 @@ from reweigh.core import weights as weights
 from reweigh.core.ratios import log_ratios as log_ratios
 from reweigh.core.reduce import loss as loss
 from reweigh.core.segments import Segments as Segments
+from reweigh.recommend import recommend as recommend
 
 if TYPE_CHECKING:
     from reweigh.data.log import TrajectoryLog as TrajectoryLog

@@ -1,5 +1,6 @@
 """Batches for the tests of the core, another layout for them, and the functions to try."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from reweigh.core import (
     advantages,
     diagnostics,
     divergences,
+    marginal,
     reduce,
     returns,
     scan,
@@ -178,6 +180,35 @@ PER_STEP = {
     "per_decision": lambda b: returns.per_decision(
         b.rewards, b.prefix, b.segments, discount=0.9, bootstrap=b.bootstrap
     ),
+    "finite_horizon": lambda b: ratio_of(b, marginal.finite_horizon),
+    "finite_horizon_by_time": lambda b: ratio_of(b, marginal.finite_horizon_by_time),
+    "discounted": lambda b: ratio_of(b, marginal.discounted, discount=0.9),
+    "average_reward": lambda b: ratio_of(b, marginal.average_reward),
+    "linear finite_horizon_by_time": lambda b: ratio_of(
+        b, marginal.finite_horizon_by_time, describe=linear
+    ),
+    "linear average_reward": lambda b: ratio_of(b, marginal.average_reward, describe=linear),
+    "kernel_discounted": lambda b: (
+        kernel(b) if int((b.segments.lengths > 0).sum()) > 1 else 0 * b.ratios.detach()
+    ),
+    "classifier": lambda b: (
+        marginal.classifier(features(b), b.rewards > 0, b.segments, ridge=0.1).log_ratios
+        if 0 < float(b.segments.mean(b.rewards > 0)) < 1
+        else 0 * b.ratios.detach()
+    ),
+    "action_values": lambda b: b.segments.fill(
+        marginal.action_values(
+            tabular(b),
+            (b.rewards > 0).long(),
+            b.rewards,
+            torch.zeros(3, 2) - 0.7,
+            b.segments,
+            discount=0.9,
+        )[tabular(b).states.clamp(0, 2), 0]
+    ),
+    "target_reward_to_go": lambda b: returns.target_reward_to_go(
+        b.rewards, b.ratios, b.segments, discount=0.9, bootstrap=b.bootstrap
+    ),
     "discount_from_start": lambda b: returns.discount_from_start(b.segments, discount=0.9),
     "doubly_robust values": lambda b: doubly_robust(b).values,
     "doubly_robust residuals": lambda b: doubly_robust(b).residuals,
@@ -288,6 +319,42 @@ PER_BATCH = {
     "approximate_kl": lambda b: diagnostics.approximate_kl(b.ratios, b.segments),
     "ess_by_time": lambda b: diagnostics.ess_by_time(b.prefix, b.segments),
 }
+
+
+def features(b: Batch) -> Tensor:
+    return torch.stack([b.values, b.advantages], 1)
+
+
+def tabular(b: Batch) -> marginal.Tabular:
+    """Three states, a state that is none where there is no step; every other episode terminates."""
+    states = torch.where(b.segments.inside, (b.values > 0).long() + (b.rewards > 0).long(), -7)
+    episode = torch.arange(len(b.segments))
+    return marginal.Tabular(states, episode % 3, episode % 2 == 0, 3)
+
+
+def linear(b: Batch) -> marginal.Linear:
+    final = torch.stack([b.bootstrap, b.bootstrap.cos()], 1)
+    return marginal.Linear(features(b), final, tabular(b).terminated, ridge=0.1)
+
+
+def ratio_of(b: Batch, estimate: Callable, describe: Callable = tabular, **knobs: float) -> Tensor:
+    m = estimate(describe(b), b.ratios, b.segments, **knobs).log_ratios.exp()
+    return b.segments.fill(m)
+
+
+def kernel(b: Batch) -> Tensor:
+    visits = linear(b)
+    found = marginal.kernel_discounted(
+        visits.features,
+        visits.final_features,
+        visits.terminated,
+        b.ratios,
+        b.segments,
+        discount=0.9,
+        generator=torch.Generator().manual_seed(0),
+        ridges=[0.1],
+    )
+    return b.segments.fill(found.log_ratios.exp())
 
 
 def turns(b: Batch) -> Segments:

@@ -103,9 +103,7 @@ class Sample:
         return one[self.states], one[self.final_states]
 
 
-def simulate(
-    given: Problem, seed: int, *, episodes: int, horizon: int, cut: float = 0.0
-) -> Sample:
+def simulate(given: Problem, seed: int, *, episodes: int, horizon: int, cut: float = 0.0) -> Sample:
     """Episodes of the behaviour; each step is the last with chance `cut`, without terminating."""
     g = torch.Generator().manual_seed(seed)
     policy = given.behaviour.softmax(1)

@@ -217,7 +217,7 @@ def test_errors_fall_with_the_root_of_the_sample(name, want):
 
 
 def test_pooling_over_time_finds_the_occupancy_better():
-    """By time, the noise of the visits logged cancels in the ratio; in what is weighted, it stays."""
+    """By time, the noise of the visits logged cancels in the ratio, not in what is weighted."""
     given = problem(9)
     exact, errors = given.occupancy(given.target, 10)[4:], {}
     for name in ("finite horizon", "by time"):

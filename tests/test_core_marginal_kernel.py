@@ -55,7 +55,7 @@ def test_it_minimises_the_norm_written_with_kernels():
     # u_i = Σ_j c_ij k(points_j, ·): the next state, all first states, and less the state itself.
     points, rho = torch.cat([s, final]), log_ratios.exp()
     c = torch.zeros(n, n + 6).double()
-    c[:, : n : 4] = (1 - gamma) / 6
+    c[:, :n:4] = (1 - gamma) / 6
     for i in range(n):
         c[i, n + i // 4 if i % 4 == 3 else i + 1] += gamma * rho[i]
         c[i, i] -= 1
@@ -206,9 +206,7 @@ def test_against_the_mixture_ratios_are_bounded():
     p = 0.2 * found.log_ratios.exp()
     close(x.mT @ (p - y) / 250, -1e-4 * found.coefficients[:2], 1e-8)
     close((p - y).mean(), 0.0, 1e-8)
-    again = marginal.classifier(
-        x, is_new, segments, start=found.coefficients, maximum_iterations=1
-    )
+    again = marginal.classifier(x, is_new, segments, start=found.coefficients, maximum_iterations=1)
     close(again.coefficients, found.coefficients, 1e-8)
     cold = marginal.classifier(x, is_new, segments, maximum_iterations=1)
     assert float((cold.coefficients - found.coefficients).norm()) > 1e-3

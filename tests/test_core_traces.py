@@ -120,7 +120,14 @@ def test_an_infinite_last_ratio_is_not_multiplied_into_what_follows_it():
 def test_targets_and_advantages_are_constants():
     b = ragged([3], 0)
     values = b.values.requires_grad_()
-    found = advantages.vtrace(b.rewards, values, b.bootstrap, b.ratios, b.segments, discount=0.9)
+    given = (b.rewards, values, b.bootstrap)
+    found = (
+        *advantages.vtrace(*given, b.ratios, b.segments, discount=0.9),
+        *advantages.leaky_vtrace(*given, b.ratios, b.segments, discount=0.9, leak=0.5),
+        advantages.corrected_values(*given, b.ratios, b.ratios, b.segments, discount=0.9),
+        advantages.n_step(*given, b.segments, discount=0.9, steps=2),
+        advantages.lambda_return(*given, b.segments, discount=0.9, trace_lambda=0.5),
+    )
     assert not any(x.requires_grad for x in found)
     assert not advantages.gae(
         b.rewards, values, b.bootstrap, b.segments, discount=0.9, trace_lambda=0.9
@@ -294,6 +301,18 @@ def test_extreme_ratios_are_finite_where_the_sum_is(dtype, leak):
     close(found.advantages[0], -0.25)
     bounded = advantages.vtrace(rewards, values, torch.zeros(1), log_ratios, segments, discount=0.5)
     assert all(bool(x.isfinite().all()) for x in bounded)
+
+
+def test_ratios_above_one_under_a_discount_that_outweighs_them():
+    """The product of all ratios overflows; what the discount leaves of it is a geometric series."""
+    length = 10_000
+    ratios = torch.full((length,), math.log(1.2), dtype=torch.float64)
+    one, zero = torch.ones(length), torch.zeros(length)
+    segments = Segments.packed([length])
+    found = advantages.corrected_values(
+        one, zero, torch.zeros(1), ratios, ratios, segments, discount=0.5
+    )
+    close(found[0], 1.2 / (1.0 - 0.5 * 1.2))
 
 
 def test_a_trace_may_undo_the_ratio_of_the_next_step():

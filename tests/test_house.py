@@ -20,7 +20,7 @@ FLOORS = [
     ["train", "verify"],
     ["acting"],
     ["data"],
-    ["recipes"],
+    ["recipes", "recommend"],
     ["core"],
     ["contracts"],
 ]

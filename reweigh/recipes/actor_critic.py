@@ -164,9 +164,9 @@ def doubly_robust(
 
     Jiang and Li 2016 for the value, Huang and Jiang 2020 for the gradient, with the critic held
     constant; discrete actions. The critic's gradient over all actions, and per-decision weights on
-    what it left unexplained. Unbiased for `∇J_γ(θ)`, for every critic that does not depend on the data.
-    Second moment: exponential in `T`, times the critic's error; a wrong critic can make it worse
-    than none. Use it with a good critic on short horizons.
+    what it left unexplained. Unbiased for `∇J_γ(θ)`, for every critic that does not depend on the
+    data. Second moment: exponential in `T`, times the critic's error; a wrong critic can make it
+    worse than none. Use it with a good critic on short horizons.
 
     Args:
         log_probs_target: `[S, A]`, of every action; differentiated.

@@ -29,7 +29,7 @@ MUTATIONS = [
     ("core/advantages/traces.py", "torch.where(delta == 0, 0.0, own.exp() * delta)", "delta"),
     ("core/advantages/traces.py", "leak=0.0", "leak=0.1"),
     ("core/advantages/traces.py", "maximum=maximum, leak=leak)", "maximum=maximum, leak=0.0)"),
-    ("core/advantages/traces.py", "@torch.no_grad()\ndef vtrace", "def vtrace"),
+    ("core/advantages/traces.py", "@torch.no_grad()\ndef leaky_vtrace", "def leaky_vtrace"),
     ("core/returns.py", "unscale(scaled, log_scale + log_ratios)", "unscale(scaled, log_scale)"),
     (
         "core/returns.py",
@@ -38,7 +38,7 @@ MUTATIONS = [
     ),
     ("core/returns.py", "later.detach() + log_discount", "-1e9 + later.detach()"),
     ("core/returns.py", "decay = discount * (later", "decay = (later"),
-    ("core/returns.py", "start = log_weights.new_zeros", "start = log_weights.new_ones"),
+    ("core/returns.py", "segments.next(log_scale, start) - log_scale", "0 * log_scale"),
     (
         "core/returns.py",
         'unexplained - segments.read("action_values", action_values)',
@@ -56,7 +56,11 @@ MUTATIONS = [
         'segments.read("action_values", action_values) + residuals',
         "values + residuals",
     ),
-    ("core/advantages/groups.py", "torch.where(kept, scores.double(), 0.0)", "scores.double()"),
+    (
+        "core/advantages/groups.py",
+        "torch.where(kept, scores - least[group], 0.0)",
+        "scores - least[group]",
+    ),
     ("core/advantages/groups.py", "_total(kept.double(), group", "_total(0 * scores + 1, group"),
     (
         "core/advantages/groups.py",
@@ -68,7 +72,7 @@ MUTATIONS = [
         "variance = _total(centred.square(), group, groups) / (count - 1)",
         "variance = _total(centred.square(), group, groups) / count",
     ),
-    ("core/advantages/groups.py", "scores - least[group]", "scores"),
+    ("core/advantages/groups.py", "scores - least[group], 0.0", "scores, 0.0"),
     ("core/advantages/groups.py", "centred * (count / (count - 1).clamp(min=1))[group]", "centred"),
     ("core/advantages/baselines.py", "log_weights.exp() * baseline", "baseline"),
     (

@@ -104,7 +104,7 @@ def _centred(
     contracts.vector("scores", scores, group.numel(), "episode")
     contracts.vector("kept", kept, group.numel(), "episode")
     contracts.boolean("kept", kept)
-    scores = torch.where(kept, scores.double(), 0.0)
+    scores = scores.double()
     count = _total(kept.double(), group, groups)
     # Above the smallest score of the group: scores that agree then differ by exactly 0.
     least = torch.where(kept, scores, torch.inf)

@@ -9,7 +9,7 @@ from reweigh import contracts
 from reweigh.core.segments import Segments
 
 _HALVINGS = 12
-_TOLERANCE = 1e-10
+_TOLERANCE = 1e-12
 
 
 class Classified(NamedTuple):
@@ -112,8 +112,8 @@ def _newton(x, y, penalty, beta, segments, maximum_iterations) -> Tensor:
         step = torch.linalg.pinv(curvature, hermitian=True) @ gradient
         tried = beta - torch.cat([fractions.unsqueeze(1) * step, (largest @ gradient)[None]])
         losses = loss(tried)
-        if not bool(losses.min() < loss(beta[None])):
-            break
+        # Near the optimum losses differ by rounding alone, and Newton's own step is the best.
+        losses[0] -= _TOLERANCE
         beta = tried[losses.argmin()]
         if bool(gradient.norm() < _TOLERANCE):
             break
