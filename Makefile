@@ -49,8 +49,8 @@ clean:
 	$(subst .venv,.venv-compare,$(PIP)) stable-baselines3==2.9.2
 	touch $@
 
-# reweigh itself is imported from here. What verl requires beyond this needs a GPU, and the functions
-# that are compared do not.
+# reweigh itself is imported from here. verl comes without what it requires: it pins older versions
+# than TorchRL and TRL take, and its functions that are compared run with these.
 PARITY_PIP := $(subst .venv,.venv-parity,$(BIN)/python) -m pip install --quiet \
   --disable-pip-version-check -c parity/constraints.txt
 .venv-parity/installed: parity/constraints.txt

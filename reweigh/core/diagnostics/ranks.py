@@ -1,15 +1,18 @@
 """Records over the processes of a distributed group."""
 
 from functools import reduce
+from typing import TYPE_CHECKING
 
-import torch.distributed
-from torch.distributed import ProcessGroup
+import torch
 
 from reweigh.core.diagnostics.health import WeightHealth, merge_health
 
+if TYPE_CHECKING:  # a build of torch without distributed lacks it
+    from torch.distributed import ProcessGroup
+
 
 def merge_over_ranks(
-    health: WeightHealth, *, process_group: ProcessGroup | None = None
+    health: WeightHealth, *, process_group: "ProcessGroup | None" = None
 ) -> WeightHealth:
     """Every rank's record merged, on every rank.
 
