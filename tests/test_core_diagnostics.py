@@ -86,6 +86,14 @@ def test_the_kl_estimate_of_one_step_is_never_negative():
         assert found.item() > 0
 
 
+def test_kl_is_a_mean_over_existing_steps():
+    log_ratios = torch.tensor([0.5, torch.nan, -0.2, 9.0], dtype=torch.float64)
+    padded = Segments.padded([3], 4, mask=torch.tensor([True, False, True, True]))
+    found = diagnostics.approximate_kl(log_ratios, padded)
+    want = diagnostics.approximate_kl(log_ratios[[0, 2]], Segments.packed([2]))
+    torch.testing.assert_close(found, want)
+
+
 def test_kl_of_equal_policies_and_of_nothing():
     assert diagnostics.approximate_kl(torch.zeros(3), Segments.packed([3])).item() == 0.0
     assert diagnostics.approximate_kl(torch.zeros(0), Segments.packed([0])).item() == 0.0

@@ -136,6 +136,9 @@ def test_extreme_weights_are_read_without_overflow():
     assert found.renyi2 == pytest.approx(2e4 - math.log(4))
     assert found.kl_from_behaviour == math.inf
     assert found.quantiles[0.5] == 0.0
+    found = read(weight_health(torch.tensor([-1e4]))).total
+    assert found.kl_from_behaviour == pytest.approx(1e4 - 1)
+    assert found.kl_from_target == pytest.approx(1.0)
     # Nothing saturates: a ratio of e^45 has a square of e^90.
     found = read(weight_health(torch.tensor([45.0]))).total
     assert found.chi_square == pytest.approx(math.exp(90), rel=1e-9)
@@ -320,6 +323,9 @@ def test_policies_that_have_no_say():
         torch.where(group == 3, 0.0, log_weights), group=group, groups=5, names="abcde"
     )
     assert sentence.startswith("Policy e gave 20 % of the weights and carries 0.0")
+    # Few episodes are no reason: each has its share.
+    group = (torch.arange(500) == 0).long()
+    assert len(advice(normal(500, 8, 0.1), group=group, groups=2)) == 1
     raw = read(weight_health(torch.zeros(2)))
     with pytest.raises(ValueError, match="names has 2 names for 1 groups"):
         diagnostics.advice(raw, names="ab")
@@ -329,6 +335,8 @@ def test_log_probabilities_that_do_not_belong_together():
     expected = "The mean weight is"
     assert any(x.startswith(expected) for x in advice(normal(500, 8, 0.1) - 0.1))
     assert any(x.startswith(expected) for x in advice(normal(500, 8, 0.1) + 0.1))
+    # However uneven, weights do not average far above 1.
+    assert any(x.startswith(expected) for x in advice(normal(5000, 8, 1.2) - 0.72 + 1.0))
     # Within the tolerance; and a heavy tail is below 1 without anything being wrong.
     assert not any(x.startswith(expected) for x in advice(normal(500, 8, 0.001) - 0.005))
     assert not any(x.startswith(expected) for x in advice(normal(500, 8, 3.0) - 4.5))

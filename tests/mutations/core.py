@@ -1,6 +1,14 @@
 """Segments, scan, ratios, returns and contracts."""
 
-TESTS = ["test_core_*.py", "test_recipes.py"]
+TESTS = [
+    "test_core_segments.py",
+    "test_core_scan.py",
+    "test_core_ratios.py",
+    "test_core_returns.py",
+    "test_core_scopes.py",
+    "test_core_mixtures.py",
+    "test_recipes.py",
+]
 
 MUTATIONS = [
     (
@@ -39,7 +47,7 @@ MUTATIONS = [
     ),
     ("core/scan.py", "a.masked_fill(segments.is_last, 0.0)", "a"),
     ("core/scan.py", "0.0), 1.0)", "0.0))"),
-    ("core/scan.py", "while stride < segments.longest", "while stride * 2 < segments.longest"),
+    ("core/scan.py", "while stride < length", "while stride * 2 < length"),
     ("core/ratios.py", "return target - behaviour", "return behaviour - target"),
     ("core/ratios.py", "log_prob_behaviour).detach()", "log_prob_behaviour)"),
     ("core/ratios.py", "target.isnan() | (target == torch.inf)", "target.isnan()"),
