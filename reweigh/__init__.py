@@ -17,6 +17,7 @@ from reweigh.core import returns as returns
 from reweigh.core import support as support
 from reweigh.core import surrogates as surrogates
 from reweigh.core import weights as weights
+from reweigh.core.ranks import merge_over_ranks as merge_over_ranks
 from reweigh.core.ratios import log_ratios as log_ratios
 from reweigh.core.reduce import loss as loss
 from reweigh.core.segments import Segments as Segments

@@ -254,7 +254,7 @@ PER_STEP = {
     "vtrace action values": lambda b: vtrace(b).action_values,
     "vtrace advantages": lambda b: vtrace(b).advantages,
     "weighted_log_prob": lambda b: surrogates.weighted_log_prob(
-        b.target, b.values, b.advantages, b.segments
+        b.target, b.values.exp(), b.advantages, b.segments
     ),
     "clipped_ratio": lambda b: surrogates.clipped_ratio(
         b.ratios, b.advantages, b.segments, clip=0.2, log_centre=b.values
@@ -263,10 +263,10 @@ PER_STEP = {
         b.ratios, b.advantages, b.segments, clip=0.2, clip_high=0.3, dual_clip=1.5
     ),
     "weighted_ratio": lambda b: surrogates.weighted_ratio(
-        b.ratios, b.values, b.advantages, b.segments
+        b.ratios, b.values.exp(), b.advantages, b.segments
     ),
     "expected_value": lambda b: surrogates.expected_value(
-        rows(b), b.values, rows(b) * b.rewards.unsqueeze(1), b.segments
+        rows(b), b.values.exp(), rows(b) * b.rewards.unsqueeze(1), b.segments
     ),
     "entropy": lambda b: surrogates.entropy(rows(b), b.segments),
     "sampled_entropy": lambda b: surrogates.sampled_entropy(b.target, b.values, b.segments),

@@ -21,10 +21,6 @@ def group(b: Batch) -> Tensor:
     return torch.arange(len(b.segments)) % 2
 
 
-def mean_moments(b: Batch) -> Tensor:
-    return torch.tensor([1.5, 3.0, 8.0])
-
-
 def age(b: Batch) -> Tensor:
     return torch.where(b.values > 0, 1, 2)
 
@@ -55,11 +51,12 @@ RECIPES = {
     ),
     "power_mean": lambda b: recipes.power_mean(
         b.target,
-        torch.stack([b.behaviour, b.behaviour, b.sources[2]]),
+        torch.stack([b.behaviour, b.behaviour]),
         group(b),
-        mean_moments(b),
+        torch.tensor([1.5, 3.0]),
         b.rewards,
         b.segments,
+        episodes=[(len(b.segments) + 1) // 2, max(len(b.segments) // 2, 1)],
         discount=GAMMA,
     ),
     "impala": lambda b: recipes.impala(
@@ -108,7 +105,7 @@ RECIPES = {
         b.advantages,
         age(b),
         b.segments,
-        policies=2,
+        shares=torch.tensor([0.25, 0.75]),
         clip=0.2,
         mean_age=1.25,
     ),

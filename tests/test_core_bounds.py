@@ -196,3 +196,17 @@ def test_bounds_are_differentiable(bound):
 def test_refusals(bound, message):
     with pytest.raises(ValueError, match=message):
         bound(torch.zeros(1), Segments.packed([1]))
+
+
+def test_a_veto_does_not_believe_nan():
+    segments = Segments.packed([2, 1])
+    ratios = torch.tensor([0.0, torch.nan, 0.0])
+    found = weights.veto(torch.zeros(3), ratios, segments, minimum=0.1)
+    assert found.touched.tolist() == [True, True, False]
+
+
+def test_a_weight_that_overflows_weighs_nothing_where_there_is_nothing():
+    log_weights = torch.tensor([1e4, 1e4, 1.0, -torch.inf], dtype=torch.float64)
+    x = torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64)
+    found = weights.weigh(log_weights, x)
+    assert found.tolist() == [0.0, torch.inf, 2.0 * math.e, 0.0]

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from reweigh.core import diagnostics, weights
 from reweigh.core.diagnostics import WeightHealth, WeightReading, read, weight_health
+from reweigh.core.ranks import merge_over_ranks
 from reweigh.core.segments import Segments
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
@@ -390,13 +391,15 @@ def test_ranks_merge_into_the_whole(monkeypatch):
 
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: 2)
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    same(diagnostics.merge_over_ranks(parts[0]), weight_health(log_weights))
+    same(merge_over_ranks(parts[0], diagnostics.merge_health), weight_health(log_weights))
 
 
 def test_one_rank_is_the_whole(tmp_path):
     own = weight_health(normal(60, 10, 2.0))
+    sums = weights.log_sums(normal(6, 10, 2.0), Segments.packed([4, 2]))
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
     )
-    same(diagnostics.merge_over_ranks(own), own)
+    same(merge_over_ranks(own, diagnostics.merge_health), own)
+    torch.testing.assert_close(merge_over_ranks(sums, weights.merge), sums)
     torch.distributed.destroy_process_group()

@@ -120,6 +120,21 @@ def test_a_change_of_basis_changes_nothing(name):
     close(linear.log_ratios.exp(), table.log_ratios.exp(), 1e-7)
 
 
+@each
+def test_a_ridge_does_not_depend_on_the_units(name):
+    x = ENDLESS
+    features, final = x.one_hot()
+    found = [
+        FIXED_POINTS[name](
+            marginal.Linear(unit * features, unit * final, x.terminated, ridge=0.1),
+            x.ratios,
+            x.segments,
+        ).log_ratios.exp()
+        for unit in (1.0, 100.0)
+    ]
+    close(found[1], found[0], 1e-9)
+
+
 def test_the_mass_of_visits_is_kept():
     x = simulate(problem(7), 7, episodes=400, horizon=8, cut=0.1)
     coarse = torch.tensor([[1.0, -2.0], [1.0, -1.0], [1.0, 0.0], [1.0, 1.0], [1.0, 6.0]])

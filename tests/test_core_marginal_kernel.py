@@ -85,15 +85,15 @@ def test_a_heavy_ridge_changes_nothing():
 
 
 def test_held_out_episodes_choose_the_ridge():
-    many = simulate(problem(2), 2, episodes=4000, horizon=12)
+    many = simulate(problem(2), 2, episodes=1500, horizon=12)
     tried = {ridge: fit(many, ridges=[ridge]).residual for ridge in (1e-1, 1e-3, 1e-6)}
     found = fit(many, ridges=list(tried))
     close(found.residual, min(tried.values()))
     close(tried[float(found.ridge)], found.residual)
-    assert float(found.residual) < 0.3
+    assert float(found.residual) < 0.4
     # Regression to the noise of 8 short episodes is seen on those held out.
     few = simulate(problem(2), 3, episodes=8, horizon=2)
-    assert float(fit(few, ridges=[1e-12]).residual) > float(fit(few).residual)
+    assert float(fit(few, ridges=[1e-12]).residual) > max(float(fit(few).residual), 0.9)
 
 
 def walk(ratio_toward, episodes, seed):
@@ -243,3 +243,19 @@ def test_the_classifier_refuses_with_the_users_values(knobs, message):
 def test_one_policy_alone_is_refused():
     with pytest.raises(ValueError, match="share of 1 of the steps"):
         tell_apart(NEW, OLD[:0])
+
+
+def test_a_few_short_episodes_choose_a_ridge_that_leaves_mass():
+    for seed in range(12):
+        g = torch.Generator().manual_seed(seed)
+        segments = Segments.packed([2] * 5)
+        found = marginal.kernel_discounted(
+            torch.randn(10, 1, generator=g, dtype=torch.float64),
+            torch.randn(5, 1, generator=g, dtype=torch.float64),
+            torch.zeros(5, dtype=torch.bool),
+            torch.randn(10, generator=g, dtype=torch.float64),
+            segments,
+            discount=0.9,
+            generator=g,
+        )
+        assert not found.log_ratios.isnan().any() and not found.residual.isnan()

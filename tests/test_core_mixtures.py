@@ -113,7 +113,7 @@ def test_step_proportions_are_the_shares_of_the_existing_steps():
 
 def test_power_mean_parameters_are_those_of_the_paper():
     moments = torch.tensor([1.0, 4.0, 25.0])
-    found = weights.power_mean_parameters(moments, [10, 20, 30], confidence=0.1)
+    found = weights.power_mean_parameters(moments, [10, 20, 30], delta=0.1)
     want = [min(1.0, math.sqrt(4 * math.log(10) / (3 * 60 * d))) for d in (1, 4, 25)]
     close(found.share, want)
     close(found.proportion, torch.tensor([1 / 1, 1 / 2, 1 / 5]).double() / 1.7, 1e-7)
@@ -155,8 +155,10 @@ def test_proportions_by_age_are_the_most_even_of_their_mean_age(mean_age):
 def test_refusals():
     with pytest.raises(ValueError, match="second moments of weights are at least 1"):
         weights.power_mean_parameters(torch.tensor([0.5]), [3])
-    with pytest.raises(ValueError, match="confidence must lie between 0 and 1, got 1"):
-        weights.power_mean_parameters(torch.ones(1), [3], confidence=1.0)
+    with pytest.raises(ValueError, match="delta must lie between 0 and 1, got 1"):
+        weights.power_mean_parameters(torch.ones(1), [3], delta=1.0)
+    with pytest.raises(ValueError, match=r"every source needs an episode, got \[3, 0\]"):
+        weights.power_mean_parameters(torch.ones(2), [3, 0])
     with pytest.raises(ValueError, match="mean_age must be at least 1"):
         weights.proportions_by_age(3, mean_age=0.5)
     with pytest.raises(ValueError, match="policies must be an integer of at least 1"):

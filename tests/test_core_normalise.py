@@ -126,3 +126,25 @@ def test_sums_of_other_groups_or_of_too_few_steps_are_refused():
     two = weights.log_sums_of_groups(x, torch.zeros(1).long(), segments, groups=2)
     with pytest.raises(ValueError, match="the parts have 1 and 2 groups"):
         weights.merge(weights.log_sums(x, segments), two)
+
+
+def test_normalising_weights_of_zero_has_gradients():
+    """Every weight of a time zero, or an ended episode's: sums of nothing on the way."""
+    segments = Segments.packed([2, 1, 2])
+    ratios = torch.tensor([-torch.inf, 0.3, -torch.inf, 0.2, -torch.inf], dtype=torch.float64)
+    leaf = ratios.clone().requires_grad_()
+    prefix = weights.prefix(leaf, segments)
+    found = weights.self_normalise(prefix, segments)
+    (slope,) = torch.autograd.grad(found.exp().sum(), leaf)
+    assert slope.isfinite().all()
+    alone = Segments.packed([1, 1])
+    leaf = torch.full((2,), -torch.inf, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(weights.self_normalise(leaf, alone).exp().sum(), leaf)
+    assert slope.tolist() == [0.0, 0.0]
+
+
+def test_groups_out_of_range_are_refused():
+    x, segments = torch.zeros(2), Segments.packed([1, 1])
+    sums = weights.log_sums_of_groups(x, torch.tensor([0, 1]), segments, groups=2)
+    with pytest.raises(ValueError, match=r"group must lie in \[0, 2\)"):
+        weights.self_normalise_groups(x, torch.tensor([0, -1]), segments, groups=2, sums=sums)

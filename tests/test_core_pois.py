@@ -199,3 +199,17 @@ def test_refusals():
     }.items():
         with pytest.raises(ValueError, match=f"{name} needs whole episodes"):
             call()
+
+
+def test_without_doubt_a_worthless_sample_is_not_penalised():
+    segments = Segments.packed([1, 1])
+    log_weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    nothing = torch.zeros((), dtype=torch.float64)
+    sure = surrogates.pois_bound(log_weights, torch.ones(2), nothing, segments, delta=1.0)
+    assert sure.item() == 1.0
+    empty = surrogates.pois_bound(log_weights, torch.zeros(2), nothing, segments, delta=0.5)
+    assert empty.item() == 0.0
+    never = torch.full((2,), -torch.inf, dtype=torch.float64, requires_grad=True)
+    size = surrogates.kish_sample_size(never, segments)
+    assert size.item() == 0.0
+    assert torch.autograd.grad(size, never)[0].tolist() == [0.0, 0.0]

@@ -196,3 +196,14 @@ def test_doubly_robust_over_a_hundred_thousand_steps():
     want = returns.per_decision(rewards, prefix, segments, discount=0.999)
     close(found.values[0], want[0], 1e-9)
     assert bool(found.values.isfinite().all())
+
+
+def test_a_weight_that_overflows_on_no_reward_is_nothing():
+    segments = Segments.packed([4])
+    ratios = torch.tensor([1e4, -1e4, 1e4, -1e4], dtype=torch.float64, requires_grad=True)
+    rewards = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    prefix = weights.prefix(ratios, segments)
+    found = returns.per_decision(rewards, prefix, segments, discount=0.9)
+    torch.testing.assert_close(found.tolist(), [0.9 + 0.729, 1.81, 0.9, 1.0])
+    gradients = torch.autograd.grad(found.sum(), (ratios, rewards))
+    assert all(g.isfinite().all() for g in gradients)

@@ -92,6 +92,11 @@ def test_half_precision_is_taken_up_and_the_gradient_comes_back():
     assert logits.grad is not None and logits.grad.abs().sum() > 0
 
 
+def test_a_padding_label_is_no_action():
+    found = support.log_prob(LOGITS, torch.tensor([0, -100, 2]))
+    close(found, [LOGITS.log_softmax(1)[0, 0], 0.0, LOGITS.log_softmax(1)[2, 2]])
+
+
 def test_log_probabilities_are_differentiable():
     kept = support.top_k(LOGITS, k=2)
     actions = torch.tensor([1, 2, 0])

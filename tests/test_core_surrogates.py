@@ -84,8 +84,8 @@ def test_advantages_weights_and_centre_are_constants():
     clipped = surrogates.clipped_ratio(
         b.ratios, advantages, b.segments, clip=0.2, log_centre=centre
     )
-    weighted = surrogates.weighted_log_prob(target, centre, advantages, b.segments)
-    ratio = surrogates.weighted_ratio(b.ratios, centre, advantages, b.segments)
+    weighted = surrogates.weighted_log_prob(target, centre.exp(), advantages, b.segments)
+    ratio = surrogates.weighted_ratio(b.ratios, centre.exp(), advantages, b.segments)
     found = torch.autograd.grad(
         (clipped + weighted + ratio).sum(), (advantages, centre, target), allow_unused=True
     )
@@ -366,3 +366,19 @@ def test_refusals():
         surrogates.expected_value(torch.zeros(1, 2), one, torch.zeros(1, 1), segments)
     with pytest.raises(ValueError, match=r"log_prob is torch\.bfloat16"):
         surrogates.weighted_log_prob(one.bfloat16(), one, one, segments)
+
+
+@pytest.mark.parametrize(("weight", "advantage"), [(torch.inf, 0.0), (0.0, torch.inf)])
+def test_an_infinite_factor_of_nothing_is_nothing(weight, advantage):
+    segments, leaf = Segments.packed([1]), torch.tensor([-1.0], requires_grad=True)
+    for surrogate in (surrogates.weighted_log_prob, surrogates.weighted_ratio):
+        found = surrogate(leaf, torch.tensor([weight]), torch.tensor([advantage]), segments)
+        assert found.item() == 0.0 and gradient(found, leaf).item() == 0.0
+
+
+def test_log_weights_in_the_place_of_weights_are_refused():
+    one, segments = torch.zeros(1), Segments.packed([1])
+    with pytest.raises(ValueError, match=r"weights hold -2.*pass log_weights\.exp\(\)"):
+        surrogates.weighted_log_prob(one, one - 2, one, segments)
+    with pytest.raises(ValueError, match="weights must be a torch tensor"):
+        surrogates.weighted_log_prob(one, 1.0, one, segments)

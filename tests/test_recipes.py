@@ -1,10 +1,13 @@
 import ast
+import importlib
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import recipe_table
 import torch
 from core_batches import close, ragged, scatter
 from recipe_table import GAMMA, RECIPES, group, own_data, pairs, plain_coefficients
@@ -201,7 +204,7 @@ def test_geppo_with_one_policy_is_ppo():
         b.advantages,
         torch.ones(11).long(),
         b.segments,
-        policies=1,
+        shares=torch.ones(1),
         clip=0.2,
         mean_age=1.0,
     )
@@ -219,7 +222,7 @@ def test_geppo_counts_each_policy_by_its_proportion():
         b.advantages,
         age,
         b.segments,
-        policies=3,
+        shares=weights.step_proportions(age - 1, b.segments, sources=3),
         clip=0.2,
         mean_age=1.5,
     )
@@ -239,7 +242,7 @@ def test_the_radius_of_geppo_is_that_of_ppo_over_the_mean_age():
         b.advantages,
         age,
         b.segments,
-        policies=2,
+        shares=torch.tensor([8 / 13, 5 / 13], dtype=torch.float64),
         clip=0.3,
         mean_age=1.25,
     )
@@ -374,6 +377,7 @@ def test_mixtures_give_the_golden_gradient(file):
         moments / b.proportions,
         b.rewards,
         b.segments,
+        episodes=file["mix_batch"]["counts"],
         discount=b.discount,
     )
     close(-gradient(bounded, theta), results["mix_pm_traj_paper"]["grad"], 1e-11)
@@ -447,29 +451,145 @@ def test_topr_imitates_the_good_and_tapers_the_bad():
     close(found, -b.segments.spread(alpha * b.bootstrap) / 3, 1e-7)
 
 
-@pytest.mark.parametrize("name", ["grpo", "dapo", "rloo", "gspo", "cispo"])
-def test_parts_with_the_whole_divisor_sum_to_the_whole(name):
+TOKENS = ("dapo", "cispo", "tis", "icepop", "decoupled_ppo")
+GROUPS = ("grpo", "dr_grpo", "dapo", "rloo", "gspo", "cispo")
+PARTS = sorted(set(RECIPES) - {"pois", *GROUPS})
+
+
+def part(b, episodes):
+    """The first or the last episodes of a batch, as a batch."""
+    steps = torch.isin(b.segments.episode, torch.arange(len(b.segments))[episodes])
+    fields = ("target", "behaviour", "rewards", "values", "advantages")
+    return replace(
+        b,
+        segments=Segments.packed(b.segments.lengths[episodes]),
+        bootstrap=b.bootstrap[episodes],
+        sources=b.sources[:, steps],
+        **{name: getattr(b, name)[steps] for name in fields},
+    )
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_with_the_whole_divisor_sum_to_the_whole(name, monkeypatch):
+    b = ragged([3, 5, 2, 4, 3, 1, 2, 5], 18)
+    divisor = 25 if name in TOKENS else 8
+    monkeypatch.setattr(recipes, name, partial(getattr(recipes, name), divisor=divisor))
+    if name == "power_mean":
+        monkeypatch.undo()
+        own = partial(recipes.power_mean, episodes=[4, 4])
+        monkeypatch.setattr(recipes, name, lambda *a, episodes, **k: own(*a, **k))
+    first, second = (in_table(name)(part(b, episodes)) for episodes in (slice(0, 4), slice(4, 8)))
+    close(first + second, RECIPES[name](b))
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_parts_of_whole_groups_sum_to_the_whole(name):
     b = ragged([3, 5, 2, 4], 18)
     knobs = {"grpo": {"clip": 0.2}, "rloo": {}, "cispo": {"maximum": 1.3}}
-    knobs = knobs.get(name, {"clip": 0.2, "clip_high": 0.3})
-    divisor = 14 if name in ("dapo", "cispo") else 4
+    knobs |= {"dr_grpo": {"clip": 0.2, "horizon": 9}}
     prompt = torch.tensor([0, 0, 1, 1])
 
-    def part(steps, episodes, lengths):
-        policies = [b.target[steps]] if name == "rloo" else [b.target[steps], b.behaviour[steps]]
+    def run(b, prompt):
+        policies = [b.target] if name == "rloo" else [b.target, b.behaviour]
         return getattr(recipes, name)(
             *policies,
-            b.bootstrap[episodes],
-            prompt[episodes],
-            Segments.packed(lengths),
+            b.bootstrap,
+            prompt,
+            b.segments,
             groups=2,
-            divisor=divisor,
-            **knobs,
+            divisor=14 if name in TOKENS else 4,
+            **knobs.get(name, {"clip": 0.2, "clip_high": 0.3}),
         )
 
-    every = part(slice(0, 14), slice(0, 4), [3, 5, 2, 4])
-    first, second = part(slice(0, 8), slice(0, 2), [3, 5]), part(slice(8, 14), slice(2, 4), [2, 4])
-    close(first + second, every)
+    parts = (run(part(b, half), prompt[half]) for half in (slice(0, 2), slice(2, 4)))
+    close(sum(parts), run(b, prompt))
+
+
+def in_table(name):
+    """The table's recipe, whose function is looked up when it is called."""
+    return importlib.reload(recipe_table).RECIPES[name]
+
+
+@pytest.mark.parametrize("extreme", [1e4, -1e4])
+@pytest.mark.parametrize("name", RECIPES)
+def test_where_there_is_nothing_to_weigh_the_weight_does_not_matter(name, extreme):
+    """No reward, no advantage, a critic of 0: the loss is 0, whatever the ratios."""
+    b = ragged([4, 2, 6, 3], 24)
+    zero = torch.zeros_like
+    behaviour = torch.where(torch.arange(15) % 3 == 0, -max(extreme, 0.0) - 1.0, b.behaviour)
+    target = torch.where(torch.arange(15) % 3 == 0, -max(-extreme, 0.0) - 1.0, b.target)
+    b = replace(
+        b,
+        behaviour=behaviour,
+        target=target.requires_grad_(),
+        rewards=zero(b.rewards),
+        values=zero(b.values),
+        advantages=zero(b.advantages),
+        bootstrap=zero(b.bootstrap),
+    )
+    loss = RECIPES[name](b)
+    assert loss.item() == 0.0
+    assert bool((gradient(loss, b.target) == 0).all())
+
+
+@pytest.mark.parametrize("name", ["per_decision", "doubly_robust", "balance_heuristic"])
+def test_a_reward_before_the_products_overflow_is_exact(name):
+    b = ragged([400], 25)
+    behaviour = torch.full((400,), -5.0, dtype=torch.float64)
+    rewards = torch.zeros(400, dtype=torch.float64)
+    rewards[1] = 2.0
+    b = replace(
+        b,
+        behaviour=behaviour,
+        sources=behaviour.expand(3, -1),
+        target=(behaviour + 3.0).requires_grad_(),
+        rewards=rewards,
+        values=0 * rewards,
+        advantages=0 * rewards,
+    )
+    want = torch.zeros(400, dtype=torch.float64)
+    want[:2] = GAMMA * 2.0 * math.exp(6.0)
+    close(-gradient(RECIPES[name](b), b.target), want, 1e-9)
+
+
+def test_an_action_outside_the_support_may_have_any_value():
+    b = ragged([3], 26)
+    rows = torch.tensor([[0.5, 0.5, 0.0]] * 3).log().requires_grad_()
+    q = torch.tensor([[1.0, 2.0, -torch.inf]] * 3)
+    actions = torch.tensor([0, 1, 0])
+    acer = recipes.acer(
+        rows, rows.detach(), actions, b.rewards, q, torch.zeros(1), b.segments, discount=GAMMA
+    )
+    robust = recipes.doubly_robust(
+        rows, rows.detach()[:, 0], actions, b.rewards, q, b.segments, discount=GAMMA
+    )
+    for loss in (acer, robust):
+        assert loss.isfinite() and gradient(loss, rows).isfinite().all()
+
+
+def test_arguments_that_would_broadcast_are_refused():
+    b = ragged([3, 2], 27)
+    with pytest.raises(ValueError, match=r"source must have shape \[2\]"):
+        recipes.power_mean(
+            b.target,
+            b.sources,
+            torch.zeros(5).long(),
+            torch.ones(3),
+            b.rewards,
+            b.segments,
+            episodes=[1, 1, 1],
+            discount=GAMMA,
+        )
+    with pytest.raises(ValueError, match=r"actions must have shape \[5\]"):
+        recipes.doubly_robust(
+            pairs(b.target),
+            b.behaviour,
+            torch.zeros(1).long(),
+            b.rewards,
+            torch.zeros(5, 2),
+            b.segments,
+            discount=GAMMA,
+        )
 
 
 def test_the_impala_critic_regresses_on_the_same_trace():

@@ -13,6 +13,7 @@ from torch import Tensor
 from reweigh import contracts
 from reweigh.core.scan import linear_recurrence, max_plus_recurrence, unscale
 from reweigh.core.segments import Segments
+from reweigh.core.weights import weigh
 
 
 def reward_to_go(
@@ -35,7 +36,7 @@ def reward_to_go(
     Raises:
         ValueError: Another shape; γ outside [0, 1].
     """
-    unweighted = torch.zeros_like(rewards, dtype=torch.float64)
+    unweighted = torch.zeros_like(segments.mask, dtype=torch.float64)
     return per_decision(rewards, unweighted, segments, discount=discount, bootstrap=bootstrap)
 
 
@@ -68,11 +69,12 @@ def per_decision(
     """
     contracts.between("discount", discount, 0, 1)
     rewards = segments.read("rewards", rewards)
-    weights = segments.fill(segments.read("log_weights", log_weights).exp())
+    log_weights = segments.read("log_weights", log_weights)
     if bootstrap is not None:
         final = segments.read_episodes("bootstrap", bootstrap)
         rewards = rewards + discount * segments.next(torch.zeros_like(rewards), final)
-    return linear_recurrence(weights * rewards, torch.full_like(rewards, discount), segments)
+    weighted = segments.fill(weigh(log_weights, rewards))
+    return linear_recurrence(weighted, torch.full_like(rewards, discount), segments)
 
 
 class DoublyRobust(NamedTuple):

@@ -91,7 +91,7 @@ def log_prob(
 
     Args:
         logits: `[S, A]`.
-        actions: `[S]` int64.
+        actions: `[S]` int64; a negative one, as padding has, gives 0.
         support: `[S, A]` bool, the behaviour's.
         temperature: That of the sampler, above 0.
 
@@ -102,7 +102,8 @@ def log_prob(
         ValueError: As `log_probs`.
     """
     every = log_probs(logits, support=support, temperature=temperature)
-    return every.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    taken = every.gather(-1, actions.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    return torch.where(actions < 0, 0.0, taken)
 
 
 def log_mass(logits: Tensor, support: Tensor, *, temperature: float = 1.0) -> Tensor:

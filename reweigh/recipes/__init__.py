@@ -13,6 +13,9 @@ expectation is exact and is checked by enumerating every trajectory of three sma
     groups         grpo, dr_grpo, dapo, rloo, gspo, cispo: the answers to one prompt compared
     mismatch       tis, icepop, decoupled_ppo, topr: a sampler that is not the trainer
 
+`divisor` is what the sum over steps is divided by, in place of the number of episodes `N` unless
+another is named: the whole batch's, where the batch comes in parts (`core.reduce`).
+
 To change a part (truncate the weights, drop `γ^t`, add a baseline), write the recipe's few lines
 anew with other parts. All of them raise a `ValueError` for a wrong shape, a half-precision
 log-probability or a knob out of range, and those with prefix or trajectory weights for fragments,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from reweigh import contracts
 from reweigh.core import advantages as adv
 from reweigh.core import returns, surrogates, weights
 from reweigh.core.ratios import log_ratios
@@ -19,6 +20,7 @@ def impala(
     segments: Segments,
     *,
     discount: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """IMPALA: `ĝ = (1/N) Σ_i Σ_t min(1, ρ_t) (r_t + γ v_{t+1} - V_t) score_t`.
 
@@ -35,6 +37,7 @@ def impala(
         bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated.
         segments: Where the episodes lie.
         discount: γ in [0, 1].
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. With `φ = θ` the advantage is that of `gae` with λ = 1.
@@ -42,9 +45,8 @@ def impala(
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     trace = adv.vtrace(rewards, values, bootstrap, ratios, segments, discount=discount)
     unit = torch.ones_like(trace.advantages)
-    return loss(
-        surrogates.weighted_log_prob(log_prob_target, unit, trace.advantages, segments), segments
-    )
+    objective = surrogates.weighted_log_prob(log_prob_target, unit, trace.advantages, segments)
+    return loss(objective, segments, divisor=divisor)
 
 
 def retrace(
@@ -58,6 +60,7 @@ def retrace(
     *,
     discount: float,
     trace_lambda: float = 1.0,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """Retrace actor-critic: `ĝ = (1/N) Σ_i Σ_t ρ_t (Q^ret_t - V(s_t)) score_t`.
 
@@ -78,6 +81,7 @@ def retrace(
         segments: Where the episodes lie.
         discount: γ in [0, 1].
         trace_lambda: λ in [0, 1].
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. With `Q = V` and `φ = θ` the advantage is that of `gae` with the same λ.
@@ -94,9 +98,9 @@ def retrace(
         discount=discount,
         trace_lambda=trace_lambda,
     )
-    return loss(
-        surrogates.weighted_log_prob(log_prob_target, step, estimate - values, segments), segments
-    )
+    above = estimate - segments.read("values", values)
+    objective = surrogates.weighted_log_prob(log_prob_target, step, above, segments)
+    return loss(objective, segments, divisor=divisor)
 
 
 def acer(
@@ -110,6 +114,7 @@ def acer(
     *,
     discount: float,
     maximum: float = 10.0,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """ACER: truncated `ρ_t (Q^ret_t - V) score_t`, and over all actions what truncation cut off.
 
@@ -129,25 +134,24 @@ def acer(
         segments: Where the episodes lie.
         discount: γ in [0, 1].
         maximum: `c`, above 0.
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. With an infinite maximum it is `retrace` with `V = Σ_a π_θ(a) Q(a)` and λ = 1.
     """
-    taken = segments.fill(actions).unsqueeze(1)
-    target = log_probs_target.gather(1, taken).squeeze(1)
-    ratios = log_ratios(target, log_probs_behaviour.gather(1, taken).squeeze(1), segments)
-    q = segments.read_rows("action_values", action_values).detach()
-    every = segments.read_rows("log_probs_target", log_probs_target).detach()
-    v = (every.exp() * q).sum(1)
-    taken_q = q.gather(1, taken).squeeze(1)
-    estimate = adv.retrace(rewards, v, taken_q, bootstrap, ratios, segments, discount=discount)
+    target = _taken("log_probs_target", log_probs_target, actions, segments)
+    behaviour = _taken("log_probs_behaviour", log_probs_behaviour, actions, segments)
+    ratios = log_ratios(target, behaviour, segments)
+    q = _taken("action_values", action_values, actions, segments).detach()
+    v = _value(log_probs_target, action_values, segments)
+    estimate = adv.retrace(rewards, v, q, bootstrap, ratios, segments, discount=discount)
     kept = weights.truncate(ratios, segments, maximum=maximum).log_weights.exp()
-    cut = weights.excess(every - log_probs_behaviour, segments, maximum=maximum).log_weights.exp()
     sampled = surrogates.weighted_log_prob(target, kept, estimate - v, segments)
-    unit, above = torch.ones_like(v), cut * (q - v.unsqueeze(1))
-    return loss(
-        sampled + surrogates.expected_value(log_probs_target, unit, above, segments), segments
-    )
+    every = log_probs_target.detach() - log_probs_behaviour
+    cut = weights.excess(every, segments, maximum=maximum).log_weights
+    above = weights.weigh(cut, action_values.detach() - v.unsqueeze(1))
+    corrected = surrogates.expected_value(log_probs_target, torch.ones_like(v), above, segments)
+    return loss(sampled + corrected, segments, divisor=divisor)
 
 
 def doubly_robust(
@@ -159,6 +163,7 @@ def doubly_robust(
     segments: Segments,
     *,
     discount: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """Doubly robust: `ĝ = (1/N) Σ_i Σ_t γ^t (w_t residual_t score_t + w_{t-1} Σ_a Q̂ ∇π_θ(a|s_t))`.
 
@@ -176,21 +181,35 @@ def doubly_robust(
         action_values: `[S, A]`, `Q̂(s_t, a)`; a constant.
         segments: Where the episodes lie; whole episodes.
         discount: γ in [0, 1].
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. With a critic of 0 it is `per_decision`.
     """
-    taken = segments.fill(actions).unsqueeze(1)
-    target = log_probs_target.gather(1, taken).squeeze(1)
+    target = _taken("log_probs_target", log_probs_target, actions, segments)
     ratios = log_ratios(target, log_prob_behaviour, segments).detach()
-    q = segments.read_rows("action_values", action_values).detach()
-    v = (segments.read_rows("log_probs_target", log_probs_target).detach().exp() * q).sum(1)
-    estimate = returns.doubly_robust(
-        rewards, ratios, v, q.gather(1, taken).squeeze(1), segments, discount=discount
-    )
+    q = _taken("action_values", action_values, actions, segments).detach()
+    v = _value(log_probs_target, action_values, segments)
+    after = segments.next(v, torch.zeros(len(segments), dtype=v.dtype, device=v.device))
+    left = segments.read("rewards", rewards) + discount * after - q
+    # w_t times the residual of `returns.doubly_robust`, either of which may overflow alone.
+    prefix = weights.prefix(ratios, segments)
+    continuation = returns.per_decision(left, prefix, segments, discount=discount)
     from_start = returns.discount_from_start(segments, discount=discount)
-    prefix = from_start * weights.prefix(ratios, segments).exp()
     before = from_start * weights.exclusive_prefix(ratios, segments).exp()
-    sampled = surrogates.weighted_log_prob(target, prefix, estimate.residuals, segments)
-    every = surrogates.expected_value(log_probs_target, before, q, segments)
-    return loss(sampled + every, segments)
+    sampled = surrogates.weighted_log_prob(target, from_start, continuation, segments)
+    every = surrogates.expected_value(log_probs_target, before, action_values, segments)
+    return loss(sampled + every, segments, divisor=divisor)
+
+
+def _taken(name: str, x: Tensor, actions: Tensor, segments: Segments) -> Tensor:
+    """Of numbers `[S, A]`, those of the actions taken, `[S]`."""
+    contracts.vector("actions", actions, segments.size, "position")
+    contracts.rows(name, x, segments.size)
+    return x.gather(1, segments.fill(actions).unsqueeze(1)).squeeze(1)
+
+
+def _value(log_probs: Tensor, action_values: Tensor, segments: Segments) -> Tensor:
+    """`Σ_a π(a|s_t) Q(s_t, a)`, `[S]`: a constant."""
+    unit = torch.ones_like(segments.mask, dtype=torch.float64)
+    return surrogates.expected_value(log_probs, unit, action_values, segments).detach()

@@ -9,7 +9,12 @@ from reweigh.core.segments import Segments
 
 
 def reinforce(
-    log_prob_target: Tensor, rewards: Tensor, segments: Segments, *, discount: float
+    log_prob_target: Tensor,
+    rewards: Tensor,
+    segments: Segments,
+    *,
+    discount: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """REINFORCE, without any correction: `ĝ = (1/N) Σ_i Σ_t γ^t G_t score_t`.
 
@@ -22,15 +27,15 @@ def reinforce(
         rewards: `[S]`.
         segments: Where the episodes lie.
         discount: γ in [0, 1].
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. With `φ = θ`, `per_decision`, `step` and `trajectory` equal it on every batch.
     """
     continuation = returns.reward_to_go(rewards, segments, discount=discount)
     from_start = returns.discount_from_start(segments, discount=discount)
-    return loss(
-        surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments), segments
-    )
+    objective = surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments)
+    return loss(objective, segments, divisor=divisor)
 
 
 def seed(
@@ -40,6 +45,7 @@ def seed(
     segments: Segments,
     *,
     discount: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """Prefix weights on the logged reward-to-go: `ĝ = (1/N) Σ_i Σ_t w_t G_t score_t`.
 
@@ -55,16 +61,16 @@ def seed(
         rewards: `[S]`.
         segments: Where the episodes lie; whole episodes.
         discount: γ in [0, 1].
+        divisor: Instead of `N`.
 
     Returns:
-        Scalar. With `γ = 1` and one step an episode it equals `step`.
+        Scalar. With one step an episode it equals `step`.
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     prefix = weights.prefix(ratios, segments).exp()
     continuation = returns.reward_to_go(rewards, segments, discount=discount)
-    return loss(
-        surrogates.weighted_log_prob(log_prob_target, prefix, continuation, segments), segments
-    )
+    objective = surrogates.weighted_log_prob(log_prob_target, prefix, continuation, segments)
+    return loss(objective, segments, divisor=divisor)
 
 
 def per_decision(
@@ -74,6 +80,7 @@ def per_decision(
     segments: Segments,
     *,
     discount: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """Per-decision importance sampling: `ĝ = (1/N) Σ_i Σ_t (Σ_{t'≥t} γ^t' w_t' r_t') score_t`.
 
@@ -87,6 +94,7 @@ def per_decision(
         rewards: `[S]`.
         segments: Where the episodes lie; whole episodes.
         discount: γ in [0, 1].
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. Its gradient is that of `-(1/N) Σ_i Σ_t γ^t w_t r_t` with `w` differentiated.
@@ -95,9 +103,8 @@ def per_decision(
     prefix = weights.prefix(ratios, segments)
     continuation = returns.per_decision(rewards, prefix, segments, discount=discount)
     from_start = returns.discount_from_start(segments, discount=discount)
-    return loss(
-        surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments), segments
-    )
+    objective = surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments)
+    return loss(objective, segments, divisor=divisor)
 
 
 def step(
@@ -107,6 +114,7 @@ def step(
     segments: Segments,
     *,
     discount: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """One ratio a step on the logged reward-to-go: `ĝ = (1/N) Σ_i Σ_t γ^t ρ_t G_t score_t`.
 
@@ -120,17 +128,16 @@ def step(
         rewards: `[S]`.
         segments: Where the episodes lie.
         discount: γ in [0, 1].
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. With `φ = θ` it equals `reinforce`.
     """
     ratio = weights.step(log_ratios(log_prob_target, log_prob_behaviour, segments), segments).exp()
     continuation = returns.reward_to_go(rewards, segments, discount=discount)
-    from_start = returns.discount_from_start(segments, discount=discount)
-    return loss(
-        surrogates.weighted_log_prob(log_prob_target, from_start * ratio, continuation, segments),
-        segments,
-    )
+    discounted = returns.discount_from_start(segments, discount=discount) * continuation
+    objective = surrogates.weighted_log_prob(log_prob_target, ratio, discounted, segments)
+    return loss(objective, segments, divisor=divisor)
 
 
 def trajectory(
@@ -140,6 +147,7 @@ def trajectory(
     segments: Segments,
     *,
     discount: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """Whole-trajectory weights: `ĝ = (1/N) Σ_i W Σ_t γ^t G_t score_t`.
 
@@ -153,6 +161,7 @@ def trajectory(
         rewards: `[S]`.
         segments: Where the episodes lie; whole episodes.
         discount: γ in [0, 1].
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. With one step an episode it equals `step`.
@@ -160,11 +169,9 @@ def trajectory(
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     whole = weights.trajectory(ratios, segments).exp()
     continuation = returns.reward_to_go(rewards, segments, discount=discount)
-    from_start = returns.discount_from_start(segments, discount=discount)
-    return loss(
-        surrogates.weighted_log_prob(log_prob_target, from_start * whole, continuation, segments),
-        segments,
-    )
+    discounted = returns.discount_from_start(segments, discount=discount) * continuation
+    objective = surrogates.weighted_log_prob(log_prob_target, whole, discounted, segments)
+    return loss(objective, segments, divisor=divisor)
 
 
 def state_marginal(
@@ -175,6 +182,7 @@ def state_marginal(
     segments: Segments,
     *,
     discount: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """Ratio of the states, times that of the step: `ĝ = (1/N) Σ_i Σ_t γ^t m_t ρ_t Q_t score_t`.
 
@@ -191,16 +199,14 @@ def state_marginal(
         action_values: `[S]`, `Q(s_t, a_t)`, or above a baseline of the state; a constant.
         segments: Where the episodes lie.
         discount: γ in [0, 1].
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. With `m = 1` and the logged reward-to-go it is `step`.
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     marginal = weights.state_marginal(ratios, log_state_ratios, segments).exp()
-    from_start = returns.discount_from_start(segments, discount=discount)
-    return loss(
-        surrogates.weighted_log_prob(
-            log_prob_target, from_start * marginal, action_values, segments
-        ),
-        segments,
-    )
+    values = segments.read("action_values", action_values)
+    discounted = returns.discount_from_start(segments, discount=discount) * values
+    objective = surrogates.weighted_log_prob(log_prob_target, marginal, discounted, segments)
+    return loss(objective, segments, divisor=divisor)

@@ -65,6 +65,7 @@ def dr_grpo(
     groups: int,
     clip: float,
     horizon: int,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """Dr. GRPO: `-(1/(N H)) Σ_i Σ_t min(ρ_t A_i, clip(ρ_t, 1-ε, 1+ε) A_i)`.
 
@@ -83,6 +84,7 @@ def dr_grpo(
         groups: How many prompts there are.
         clip: ε, above 0.
         horizon: `H`, the longest answer that was allowed; a constant, not the batch's longest.
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. At `φ = θ`, times `H n/(n-1)`, its gradient is that of `rloo`.
@@ -90,7 +92,8 @@ def dr_grpo(
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     advantages = segments.spread(adv.group_centred(scores, group, groups=groups))
     objective = surrogates.clipped_ratio(ratios, advantages, segments, clip=clip)
-    return loss(objective, segments, divisor=len(segments) * horizon)
+    divisor = len(segments) if divisor is None else divisor
+    return loss(objective, segments, divisor=divisor * horizon)
 
 
 def dapo(

@@ -45,12 +45,12 @@ def tis(
         divisor: Instead of the number of tokens.
 
     Returns:
-        Scalar. With `π_old = μ` it is `ppo`, but for the divisor.
+        Scalar. With `π_old = μ` and `c ≥ 1` it is `ppo`, but for the divisor.
     """
     mismatch = log_ratios(log_prob_proximal.detach(), log_prob_behaviour, segments)
-    bounded = weights.truncate(mismatch, segments, maximum=maximum)
+    bounded = weights.truncate(mismatch, segments, maximum=maximum).log_weights
     ratios = log_ratios(log_prob_target, log_prob_proximal, segments)
-    weighted = bounded.log_weights.exp() * segments.read("advantages", advantages)
+    weighted = weights.weigh(bounded, segments.read("advantages", advantages))
     objective = surrogates.clipped_ratio(ratios, weighted, segments, clip=clip)
     return loss(objective, segments, divisor=count_steps(segments) if divisor is None else divisor)
 
@@ -131,9 +131,9 @@ def icepop(
         Scalar. With a band that holds every weight it is `decoupled_ppo`.
     """
     mismatch = log_ratios(log_prob_proximal.detach(), log_prob_behaviour, segments)
-    masked = weights.mask_outside(mismatch, segments, minimum=minimum, maximum=maximum)
+    masked = weights.mask_outside(mismatch, segments, minimum=minimum, maximum=maximum).log_weights
     ratios = log_ratios(log_prob_target, log_prob_proximal, segments)
-    weighted = masked.log_weights.exp() * segments.read("advantages", advantages)
+    weighted = weights.weigh(masked, segments.read("advantages", advantages))
     objective = surrogates.clipped_ratio(ratios, weighted, segments, clip=clip)
     return loss(objective, segments, divisor=count_steps(segments) if divisor is None else divisor)
 

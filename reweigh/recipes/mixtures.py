@@ -1,8 +1,10 @@
 """Estimators for data that several behaviour policies sampled."""
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from reweigh import contracts
 from reweigh.core import returns, surrogates, weights
 from reweigh.core.ratios import log_ratios
 from reweigh.core.reduce import loss
@@ -17,6 +19,7 @@ def balance_heuristic(
     segments: Segments,
     *,
     discount: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """Balance heuristic: `ĝ = (1/N) Σ_i Σ_t (Σ_{t'≥t} γ^t' b_t' r_t') score_t`.
 
@@ -34,6 +37,7 @@ def balance_heuristic(
         rewards: `[S]`.
         segments: Where the episodes lie; whole episodes.
         discount: γ in [0, 1].
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. With one source it is `per_decision`.
@@ -41,9 +45,8 @@ def balance_heuristic(
     prefix = weights.balance_heuristic(log_prob_target, log_prob_sources, proportions, segments)
     continuation = returns.per_decision(rewards, prefix, segments, discount=discount)
     from_start = returns.discount_from_start(segments, discount=discount)
-    return loss(
-        surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments), segments
-    )
+    objective = surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments)
+    return loss(objective, segments, divisor=divisor)
 
 
 def power_mean(
@@ -54,8 +57,9 @@ def power_mean(
     rewards: Tensor,
     segments: Segments,
     *,
+    episodes: Sequence[int],
     discount: float,
-    confidence: float = 0.2,
+    delta: float = 0.2,
 ) -> Tensor:
     """RT-PG: `ĝ = Σ_j (α_j/n_j) Σ_i (W_i / ((1-λ_j) + λ_j W_i)) Σ_t γ^t G_t score_t`.
 
@@ -72,24 +76,23 @@ def power_mean(
             `divergences`, or as estimated).
         rewards: `[S]`.
         segments: Where the episodes lie; whole episodes.
+        episodes: `J` numbers `n_j` of the sources' episodes, in the whole batch if this is a part.
         discount: γ in [0, 1].
-        confidence: δ of `weights.power_mean_parameters`.
+        delta: δ of `weights.power_mean_parameters`.
 
     Returns:
         Scalar. With one source it is `trajectory` with its weight in `weights.power_mean`.
     """
+    contracts.vector("source", source, len(segments), "episode")
     own = source[segments.episode]
     behaviour = weights.select_behaviour(log_prob_sources, own, segments)
     whole = weights.trajectory(log_ratios(log_prob_target, behaviour, segments), segments)
-    episodes = torch.bincount(source, minlength=len(log_prob_sources))
-    share, proportion = weights.power_mean_parameters(
-        second_moments, episodes.tolist(), confidence=confidence
-    )
-    bounded = weights.power_mean(whole, segments, share=share[own]).log_weights
-    counted = bounded.exp() * (proportion * len(segments) / episodes)[own]
+    share, proportion = weights.power_mean_parameters(second_moments, episodes, delta=delta)
+    bounded = weights.power_mean(whole, segments, share=share[own]).log_weights.exp()
+    counted = proportion * sum(episodes) / proportion.new_tensor(episodes)
     continuation = returns.reward_to_go(rewards, segments, discount=discount)
-    from_start = returns.discount_from_start(segments, discount=discount)
-    return loss(
-        surrogates.weighted_log_prob(log_prob_target, from_start * counted, continuation, segments),
-        segments,
+    discounted = returns.discount_from_start(segments, discount=discount) * continuation
+    objective = surrogates.weighted_log_prob(
+        log_prob_target, counted[own] * bounded, discounted, segments
     )
+    return loss(objective, segments, divisor=sum(episodes))

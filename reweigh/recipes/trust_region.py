@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from reweigh import contracts
 from reweigh.core import returns, surrogates, weights
 from reweigh.core.ratios import log_ratios
 from reweigh.core.reduce import loss
@@ -10,7 +11,12 @@ from reweigh.core.segments import Segments
 
 
 def trpo(
-    log_prob_target: Tensor, log_prob_behaviour: Tensor, advantages: Tensor, segments: Segments
+    log_prob_target: Tensor,
+    log_prob_behaviour: Tensor,
+    advantages: Tensor,
+    segments: Segments,
+    *,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """TRPO's surrogate: `-(1/N) Σ_i Σ_t ρ_t A_t`.
 
@@ -24,13 +30,15 @@ def trpo(
         log_prob_behaviour: `[S]`.
         advantages: `[S]`; a constant.
         segments: Where the episodes lie.
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. It is `ppo` with a clip that nothing reaches.
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     step = weights.step(ratios, segments).exp()
-    return loss(surrogates.weighted_ratio(ratios, step, advantages, segments), segments)
+    objective = surrogates.weighted_ratio(ratios, step, advantages, segments)
+    return loss(objective, segments, divisor=divisor)
 
 
 def ppo(
@@ -40,6 +48,7 @@ def ppo(
     segments: Segments,
     *,
     clip: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """PPO's clipped surrogate: `-(1/N) Σ_i Σ_t min(ρ_t A_t, clip(ρ_t, 1-ε, 1+ε) A_t)`.
 
@@ -53,12 +62,14 @@ def ppo(
         advantages: `[S]`; a constant.
         segments: Where the episodes lie.
         clip: ε, above 0.
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. At `φ = θ` its gradient is that of the plain policy gradient with these advantages.
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
-    return loss(surrogates.clipped_ratio(ratios, advantages, segments, clip=clip), segments)
+    objective = surrogates.clipped_ratio(ratios, advantages, segments, clip=clip)
+    return loss(objective, segments, divisor=divisor)
 
 
 def geppo(
@@ -69,9 +80,10 @@ def geppo(
     age: Tensor,
     segments: Segments,
     *,
-    policies: int,
+    shares: Tensor,
     clip: float,
     mean_age: float,
+    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """GePPO: `-(1/N) Σ_i Σ_t α_i min(ρ_t A_t, clip(ρ_t, c_t - ε', c_t + ε') A_t)`.
 
@@ -87,25 +99,31 @@ def geppo(
         log_prob_current: `[S]`, under the policy that the update begins from.
         log_prob_behaviour: `[S]`, each step's own.
         advantages: `[S]`; a constant.
-        age: `[S]` int64 in [1, policies], 1 for the newest policy's steps.
+        age: `[S]` int64 from 1, the newest policy's.
         segments: Where the episodes lie.
-        policies: How many policies' steps there are.
+        shares: `[M]`, of the steps of each age in the whole batch, none of them 0 (from
+            `weights.step_proportions` of `age - 1`).
         clip: ε, above 0.
         mean_age: At least 1.
+        divisor: Instead of `N`.
 
     Returns:
         Scalar. With one policy it is `ppo`.
     """
+    contracts.vector("age", age, segments.size, "position")
+    contracts.proportions("shares", shares, len(shares))
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     centre = log_ratios(log_prob_current, log_prob_behaviour, segments)
-    index = segments.fill(age - 1)
-    share = weights.step_proportions(index, segments, sources=policies)
-    proportions = weights.proportions_by_age(policies, mean_age=mean_age).to(share.device)
-    counted = (proportions / share)[index] * advantages
+    proportions = weights.proportions_by_age(len(shares), mean_age=mean_age)
+    counted = (proportions.to(shares.device) / shares)[segments.fill(age - 1)]
     objective = surrogates.clipped_ratio(
-        ratios, counted, segments, clip=clip / mean_age, log_centre=centre
+        ratios,
+        counted * segments.read("advantages", advantages),
+        segments,
+        clip=clip / mean_age,
+        log_centre=centre,
     )
-    return loss(objective, segments)
+    return loss(objective, segments, divisor=divisor)
 
 
 def pois(

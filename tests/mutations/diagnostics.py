@@ -45,7 +45,7 @@ MUTATIONS = [
     ("core/diagnostics/advice.py", "total.mean < 1 and total.ess_share", "total.ess_share"),
     ("core/diagnostics/advice.py", " and total.ess_share < _EVEN_ESS_SHARE", ""),
     ("core/diagnostics/advice.py", "< _SPENT * reading.sample_size / number", "< _SPENT"),
-    ("core/diagnostics/ranks.py", "reduce(merge_health, parts)", "own"),
+    ("core/ranks.py", "reduce(merge, parts)", "own"),
     (
         "core/divergences.py",
         "torch.where(taken, 2 * log_p - log_q, -torch.inf)",

@@ -6,7 +6,6 @@ Which file to read:
     health      the record made in the training step, mergeable, never waiting for the device
     reading     the record as numbers
     advice      the numbers as sentences
-    ranks       the record over the processes of a group
 """
 
 from reweigh.core.diagnostics.advice import advice as advice
@@ -22,7 +21,6 @@ from reweigh.core.diagnostics.health import merge_health as merge_health
 from reweigh.core.diagnostics.health import pool_groups as pool_groups
 from reweigh.core.diagnostics.health import step_health as step_health
 from reweigh.core.diagnostics.health import weight_health as weight_health
-from reweigh.core.diagnostics.ranks import merge_over_ranks as merge_over_ranks
 from reweigh.core.diagnostics.reading import HealthReading as HealthReading
 from reweigh.core.diagnostics.reading import WeightReading as WeightReading
 from reweigh.core.diagnostics.reading import read as read

@@ -42,7 +42,8 @@ def weight_summary(log_weights: Tensor) -> WeightSummary:
         effective_sample_size=float(effective_sample_size(log_weights)),
         sample_size=sample_size,
         mean=float(weights.mean()),
-        standard_error=float(weights.std(correction=0) / sample_size**0.5),
+        standard_error=float(weights.std(correction=0).nan_to_num(nan=torch.inf))
+        / sample_size**0.5,
         maximum=float(weights.max()),
     )
 

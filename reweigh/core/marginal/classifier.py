@@ -107,8 +107,8 @@ def _newton(x, y, penalty, beta, segments, maximum_iterations) -> Tensor:
 
     for _ in range(maximum_iterations):
         p = (x @ beta).sigmoid()
-        gradient = x.mT @ segments.fill(p - y) / size + penalty * beta
-        curvature = x.mT @ (x * segments.fill(p * (1 - p)).unsqueeze(1)) / size + penalty.diag()
+        gradient = x.mT @ (p - y) / size + penalty * beta
+        curvature = x.mT @ (x * (p * (1 - p)).unsqueeze(1)) / size + penalty.diag()
         step = torch.linalg.pinv(curvature, hermitian=True) @ gradient
         tried = beta - torch.cat([fractions.unsqueeze(1) * step, (largest @ gradient)[None]])
         losses = loss(tried)

@@ -179,7 +179,7 @@ def kernel_discounted(
     g = _solve(phi, drift, ridges[best : best + 1])[0]
     estimate = 1.0 + phi @ g
     m = estimate.clamp(min=0.0)
-    m = m / m.mean()
+    m = m / m.mean() if bool((m > 0).any()) else torch.ones_like(m)
     if discount < 1:
         # Episodes restart at this rate, and their number is known: renewal says how long they are.
         restarts = (1 - discount) + discount * torch.where(stops, ratio, 0.0)
@@ -222,5 +222,9 @@ def _left_over(phi, drift, fitted, out, ridges) -> Tensor:
     """Squared residual on the steps held out, of the constant ratio and then of each ridge's."""
     g = _solve(phi[fitted], drift[fitted], ridges)
     ratios = (1.0 + phi[out] @ g.mT).clamp(min=0.0).mT
-    ratios = torch.cat([torch.ones_like(ratios[:1]), ratios / ratios.mean(1, keepdim=True)])
-    return (ratios @ drift[out] / int(out.sum())).square().sum(1)
+    mass = ratios.mean(1, keepdim=True)
+    ratios = torch.where(mass > 0, ratios / mass, 1.0)
+    ratios = torch.cat([torch.ones_like(ratios[:1]), ratios])
+    left = (ratios @ drift[out] / int(out.sum())).square().sum(1)
+    # A ridge that clips every step held out to 0 is no candidate.
+    return torch.cat([left[:1], torch.where(mass.squeeze(1) > 0, left[1:], torch.inf)])

@@ -70,7 +70,8 @@ class Tabular:
 
     An episode that `terminated` ended in a state with no future, where its mass is absorbed; its
     final state is not read. One that was cut, or reached the horizon, did not terminate, and its
-    last step is a transition like any other.
+    last step is a transition like any other. A state that some episode ends in and no step leaves
+    leads nowhere; what the target would send on from there is missing in the mean ratio.
     """
 
     states: Tensor
@@ -168,7 +169,7 @@ class Linear:
     """Added to every Gram matrix, in units of its mean diagonal; 0 takes pseudo-inverses."""
 
     def read(self, segments: Segments) -> tuple[Tensor, Tensor]:
-        """Features and next features of each step, `[S, d]` each; 0 after a termination.
+        """Features and next features of each step, `[S, d]` each; none exist after a termination.
 
         Raises:
             ValueError: Another shape; a negative ridge.
@@ -227,7 +228,7 @@ def read_terminated(terminated: Tensor, segments: Segments) -> None:
 def read_features(
     features: Tensor, final_features: Tensor, terminated: Tensor, segments: Segments
 ) -> tuple[Tensor, Tensor]:
-    """Features and next features of each step, `[S, d]` each; 0 after a termination.
+    """Features and next features of each step, `[S, d]` each; no next one exists after `ends`.
 
     Raises:
         ValueError: Another shape.
@@ -240,10 +241,9 @@ def read_features(
             f"episode, got {list(final_features.shape)}"
         )
     features = segments.read_rows("features", features)
-    final = torch.where(terminated.unsqueeze(1), 0.0, final_features.double())
     place = torch.arange(segments.size + len(segments), device=features.device)
     following = segments.next(place[: segments.size], place[segments.size :])
-    after = torch.cat([features, final])[following]
+    after = torch.cat([features, final_features.double()])[following]
     return features, torch.where(segments.inside.unsqueeze(1), after, 0.0)
 
 

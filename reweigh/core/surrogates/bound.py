@@ -52,7 +52,9 @@ def pois_bound(
     log_weight = segments.last(segments.read("log_weights", log_weights))
     # A return of 0 may meet a weight that overflows.
     log_weight = torch.where(returns == 0, 0.0, log_weight)
-    penalty = math.sqrt((1 - delta) / delta) * largest / sample_size.double().sqrt()
+    doubt = math.sqrt((1 - delta) / delta) * largest
+    # Without doubt nothing is penalised, though the sample were worth nothing.
+    penalty = doubt / torch.where(doubt == 0, 1.0, sample_size.double()).sqrt()
     return (log_weight.exp() * returns).mean() - penalty
 
 
@@ -91,11 +93,14 @@ def kish_sample_size(log_weights: Tensor, segments: Segments) -> Tensor:
         segments: Where the episodes lie; whole episodes.
 
     Returns:
-        Scalar float64: `N` for equal weights, with gradient 0.
+        Scalar float64: `N` for equal weights, with gradient 0; 0 if all weights are.
 
     Raises:
         ValueError: Another shape; fragments.
     """
     segments.require_whole("kish_sample_size")
     log_weight = segments.last(segments.read("log_weights", log_weights))
-    return (2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0)).exp()
+    highest = log_weight.detach().max()
+    weight = (log_weight - torch.where(highest == -torch.inf, 0.0, highest)).exp()
+    squares = weight.square().sum()
+    return weight.sum().square() / torch.where(squares == 0, 1.0, squares)

@@ -55,9 +55,9 @@ def clipped_ratio(
         raise ValueError(f"dual_clip must be above 1, the ratio at the start, got {dual_clip}")
     contracts.precise("log_ratios", log_ratios)
     log_ratios = segments.read("log_ratios", log_ratios)
-    advantages = segments.read("advantages", advantages.detach())
-    centre = torch.zeros_like(log_ratios) if log_centre is None else log_centre.detach()
-    centre = segments.read("log_centre", centre).exp()
+    advantages = segments.read("advantages", advantages).detach()
+    centre = torch.zeros_like(log_ratios) if log_centre is None else log_centre
+    centre = segments.read("log_centre", centre).detach().exp()
     # The minimum leaves one side of the clip: a ceiling where A ≥ 0, a floor where A < 0. It is put
     # on the log-ratio, so that a ratio that overflows does not turn a zero gradient into NaN.
     ceiling, floor = (centre + clip_high).log(), (centre - clip).clamp(min=0.0).log()

@@ -96,15 +96,28 @@ def expected_value(
             f"action_values must have the shape of log_probs, {list(log_probs.shape)}, a number "
             f"for each action, got {list(action_values.shape)}"
         )
-    weights = segments.read("weights", weights.detach()).unsqueeze(1)
+    weights = _read_weights(weights, segments).unsqueeze(1)
     probabilities = log_probs.exp()
     # Chosen before the product: 0 * inf would be NaN, in the value or backwards.
     alive = (weights != 0) & (probabilities > 0)
-    coefficients = weights * torch.where(alive, action_values, 0.0)
+    values = torch.where(alive, action_values, 0.0)
+    coefficients = torch.where(values == 0, 0.0, weights) * values
     return (coefficients * probabilities).sum(1)
 
 
 def _coefficient(weights: Tensor, advantages: Tensor, segments: Segments) -> Tensor:
     """`sg(w_t A_t)`, `[S]`."""
-    weights = segments.read("weights", weights.detach())
-    return weights * segments.read("advantages", advantages.detach())
+    weights = _read_weights(weights, segments)
+    advantages = segments.read("advantages", advantages).detach()
+    # A weight that overflows on nothing, and no weight on what overflows, are nothing.
+    return torch.where(advantages == 0, 0.0, weights) * torch.where(weights == 0, 0.0, advantages)
+
+
+def _read_weights(weights: Tensor, segments: Segments) -> Tensor:
+    weights = segments.read("weights", weights).detach()
+    if weights.device.type == "cpu" and bool((weights < 0).any()):
+        raise ValueError(
+            f"weights hold {float(weights.min())}, and a ratio of probabilities is not negative: "
+            "pass log_weights.exp(), and what may be negative as advantages"
+        )
+    return weights

@@ -21,6 +21,7 @@ from reweigh.core.weights.bounds import power_mean as power_mean
 from reweigh.core.weights.bounds import reject as reject
 from reweigh.core.weights.bounds import truncate as truncate
 from reweigh.core.weights.bounds import veto as veto
+from reweigh.core.weights.bounds import weigh as weigh
 from reweigh.core.weights.mixtures import PowerMean as PowerMean
 from reweigh.core.weights.mixtures import Sources as Sources
 from reweigh.core.weights.mixtures import balance_heuristic as balance_heuristic

@@ -12,6 +12,8 @@ from torch import Tensor
 from reweigh import contracts
 from reweigh.core.segments import Segments
 
+_LARGEST = math.log(torch.finfo(torch.float64).max)
+
 
 class Bounded(NamedTuple):
     """Bounded log-weights and what the bound changed."""
@@ -193,6 +195,20 @@ def excess(log_weights: Tensor, segments: Segments, *, maximum: float) -> Bounde
     return Bounded(torch.where(inside, cut, 0.0), over, share)
 
 
+def weigh(log_weights: Tensor, x: Tensor) -> Tensor:
+    """`w x`, which is 0 where `x` is 0, however large the weight.
+
+    Args:
+        log_weights: Any shape, float64.
+        x: The same shape; rewards or advantages.
+
+    Returns:
+        The same shape. Where the weight does not overflow it is `log_weights.exp() * x`.
+    """
+    overflows = log_weights > _LARGEST
+    return torch.where(overflows & (x == 0), 0.0, log_weights).exp() * x
+
+
 def reject(log_weights: Tensor, kept: Tensor, segments: Segments) -> Bounded:
     """Steps that are not kept get weight 0, and so value and gradient exactly 0.
 
@@ -245,8 +261,9 @@ def veto(
     """
     low, high = _log_band(minimum, maximum)
     log_ratios = segments.read("log_ratios", log_ratios)
-    outside = segments.inside & ((log_ratios < low) | (log_ratios > high))
-    vetoed = segments.total(outside.double()) > 0
+    # Not `outside`, of which a NaN is neither side.
+    believed = (log_ratios >= low) & (log_ratios <= high)
+    vetoed = segments.total((~believed).double()) > 0
     return reject(log_weights, ~vetoed[segments.episode], segments)
 
 

@@ -203,7 +203,7 @@ def defensive(
 
 
 def power_mean_parameters(
-    second_moments: Tensor, episodes: Sequence[int], *, confidence: float = 0.2
+    second_moments: Tensor, episodes: Sequence[int], *, delta: float = 0.2
 ) -> PowerMean:
     """`λ_j = min(1, √(4 ln(1/δ) / (3 N D_j)))` and `α_j ∝ D_j^(-1/2)`, for each behaviour `j`.
 
@@ -215,7 +215,7 @@ def power_mean_parameters(
     Args:
         second_moments: `[J]`, `D_j = E_{φ_j}[W²]` at least 1, estimated or exact.
         episodes: `J` numbers of episodes, each at least 1.
-        confidence: δ in (0, 1).
+        delta: δ in (0, 1).
 
     Returns:
         The shares and proportions. Equal behaviours get equal ones.
@@ -224,12 +224,16 @@ def power_mean_parameters(
         ValueError: A second moment below 1; another number of episodes; δ outside (0, 1).
     """
     contracts.vector("second_moments", second_moments, len(episodes), "behaviour policy")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must lie between 0 and 1, got {delta}")
+    if min(episodes) < 1:
+        raise ValueError(
+            f"every source needs an episode, got {list(episodes)}: leave the others out"
+        )
     moments = second_moments.double()
     if not bool((moments >= 1).all()):
         raise ValueError(f"second moments of weights are at least 1, got {moments.tolist()}")
-    share = (4 * math.log(1 / confidence) / (3 * sum(episodes) * moments)).sqrt().clamp(max=1.0)
+    share = (4 * math.log(1 / delta) / (3 * sum(episodes) * moments)).sqrt().clamp(max=1.0)
     return PowerMean(share, moments.rsqrt() / moments.rsqrt().sum())
 
 

@@ -40,8 +40,7 @@ def log_sums(log_weights: Tensor, segments: Segments) -> LogSums:
     Raises:
         ValueError: Another shape; fragments.
     """
-    everyone = torch.zeros_like(segments.start)
-    return log_sums_of_groups(log_weights, everyone, segments, groups=1)
+    return _log_sums(log_weights, torch.zeros_like(segments.start), segments, 1)
 
 
 def log_sums_of_groups(
@@ -61,23 +60,9 @@ def log_sums_of_groups(
     Raises:
         ValueError: Another shape; fragments, whose earlier weights are not there to sum.
     """
-    segments.require_whole("self-normalisation")
     contracts.vector("group", group, len(segments), "episode")
-    log_weights = segments.read("log_weights", log_weights)
-    times = segments.most_steps
-    alive = _log_sum_by_cell(
-        log_weights.masked_fill(~segments.inside, -torch.inf),
-        segments.fill(group[segments.episode] * times + segments.time),
-        groups * times,
-    )
-    ended = _log_sum_by_cell(
-        segments.last(log_weights), group * (times + 1) + segments.lengths, groups * (times + 1)
-    )
-    since = ended.reshape(groups, times + 1).logcumsumexp(1)[:, :times]
-    count = log_weights.new_zeros(groups).index_add(
-        0, group, torch.ones_like(group, dtype=torch.float64)
-    )
-    return LogSums(torch.logaddexp(alive.reshape(groups, times), since), count)
+    contracts.groups("group", group, groups)
+    return _log_sums(log_weights, group, segments, groups)
 
 
 def merge(first: LogSums, second: LogSums) -> LogSums:
@@ -152,6 +137,8 @@ def self_normalise_groups(
     Raises:
         ValueError: Another shape; fragments; sums of fewer times or groups than this part has.
     """
+    contracts.vector("group", group, len(segments), "episode")
+    contracts.groups("group", group, groups)
     if sums is None:
         sums = log_sums_of_groups(log_weights, group, segments, groups=groups)
     if sums.log_sum.shape[1] < segments.most_steps or len(sums.episodes) != groups:
@@ -182,6 +169,25 @@ def log_sum_by_time(log_weights: Tensor, segments: Segments) -> Tensor:
     return log_sums(log_weights, segments).log_sum[0]
 
 
+def _log_sums(log_weights: Tensor, group: Tensor, segments: Segments, groups: int) -> LogSums:
+    segments.require_whole("self-normalisation")
+    log_weights = segments.read("log_weights", log_weights)
+    times = segments.most_steps
+    alive = _log_sum_by_cell(
+        log_weights.masked_fill(~segments.inside, -torch.inf),
+        segments.fill(group[segments.episode] * times + segments.time),
+        groups * times,
+    )
+    ended = _log_sum_by_cell(
+        segments.last(log_weights), group * (times + 1) + segments.lengths, groups * (times + 1)
+    )
+    since = _log_cumulative_sum(ended.reshape(groups, times + 1))[:, :times]
+    count = log_weights.new_zeros(groups).index_add(
+        0, group, torch.ones_like(group, dtype=torch.float64)
+    )
+    return LogSums(_log_add(alive.reshape(groups, times), since), count)
+
+
 def _prolonged(sums: LogSums, times: int) -> Tensor:
     last = sums.log_sum[:, -1:]
     return torch.cat([sums.log_sum, last.expand(-1, times - sums.log_sum.shape[1])], dim=1)
@@ -192,4 +198,24 @@ def _log_sum_by_cell(x: Tensor, cell: Tensor, count: int) -> Tensor:
     highest = x.new_full((count,), -torch.inf).scatter_reduce(0, cell, x.detach(), "amax")
     highest = torch.where(highest == -torch.inf, 0.0, highest)
     shifted = (x - highest[cell]).exp()
-    return x.new_zeros(count).index_add(0, cell, shifted).log() + highest
+    return _log(x.new_zeros(count).index_add(0, cell, shifted)) + highest
+
+
+def _log_cumulative_sum(x: Tensor) -> Tensor:
+    """`logcumsumexp` along the second dimension, with gradient 0, not NaN, from sums of nothing."""
+    stride = 1
+    while stride < x.shape[1]:
+        x = torch.cat([x[:, :stride], _log_add(x[:, stride:], x[:, :-stride])], dim=1)
+        stride *= 2
+    return x
+
+
+def _log_add(x: Tensor, y: Tensor) -> Tensor:
+    """`logaddexp`, likewise."""
+    highest = torch.maximum(x, y).detach()
+    highest = torch.where(highest == -torch.inf, 0.0, highest)
+    return _log((x - highest).exp() + (y - highest).exp()) + highest
+
+
+def _log(x: Tensor) -> Tensor:
+    return torch.where(x > 0, torch.where(x > 0, x, 1.0).log(), -torch.inf)

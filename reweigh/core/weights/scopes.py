@@ -19,6 +19,7 @@ def step(log_ratios: Tensor, segments: Segments) -> Tensor:
     Corrects the action and leaves states and rewards as the behaviour visited them: the weight of
     the TRPO, PPO and IMPALA surrogates. Its variance does not grow with the horizon.
     """
+    contracts.precise("log_ratios", log_ratios)
     return segments.read("log_ratios", log_ratios)
 
 
@@ -100,7 +101,7 @@ def trajectory(
 def geometric_mean(log_ratios: Tensor, segments: Segments) -> Tensor:
     """The geometric mean of the episode's ratios, at each of its steps: `W^(1/T)`.
 
-    Zheng et al. 2025 (GSPO), equation 6. Bounded in practice and of low variance, but it weighs by
+    Zheng et al. 2025 (GSPO), section 4.1. Bounded in practice and of low variance, but it weighs by
     a power of the trajectory's ratio: nothing is unbiased with it unless `θ = φ` or `T = 1`.
 
     Args:
