@@ -98,6 +98,7 @@ RECIPES = {
     ),
     "trpo": lambda b: recipes.trpo(b.target, b.behaviour, b.advantages, b.segments),
     "ppo": lambda b: recipes.ppo(b.target, b.behaviour, b.advantages, b.segments, clip=0.2),
+    "awr": lambda b: recipes.awr(b.target, b.advantages, b.segments, temperature=0.5, maximum=3.0),
     "geppo": lambda b: recipes.geppo(
         b.target,
         b.behaviour - 0.1,
@@ -174,6 +175,8 @@ def plain_coefficients(name: str, b: Batch) -> Tensor | None:
         return segments.spread(advantages.group_centred(scores, own, groups=2)) / (count * 9)
     if name == "rloo":
         return segments.spread(advantages.leave_one_out(scores, own, groups=2)) / count
+    if name == "awr":
+        return (b.advantages / 0.5).exp().clamp(max=3.0) / count
     if name == "topr":
         return segments.spread(scores) / count
     continuation = returns.reward_to_go(b.rewards, segments, discount=GAMMA)

@@ -152,6 +152,17 @@ def test_proportions_by_age_are_the_most_even_of_their_mean_age(mean_age):
     assert used == 20 or float(found[used - 1] - steps[0]) <= 1e-12
 
 
+def test_what_no_source_could_have_sampled_is_refused():
+    b = ragged([3, 2], 12)
+    never = torch.full_like(b.sources, -torch.inf)
+    broken = b.sources.clone()
+    broken[1, 4] = torch.nan
+    with pytest.raises(ValueError, match="under every source is -inf at step 0 of episode 0"):
+        weights.balance_heuristic(b.target, never, SHARES, b.segments)
+    with pytest.raises(ValueError, match=r"sources\[1\] is nan at step 1 of episode 1"):
+        weights.balance_heuristic(b.target, broken, SHARES, b.segments)
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="second moments of weights are at least 1"):
         weights.power_mean_parameters(torch.tensor([0.5]), [3])

@@ -511,7 +511,7 @@ def in_table(name):
 
 
 @pytest.mark.parametrize("extreme", [1e4, -1e4])
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "awr"])  # it imitates
 def test_where_there_is_nothing_to_weigh_the_weight_does_not_matter(name, extreme):
     """No reward, no advantage, a critic of 0: the loss is 0, whatever the ratios."""
     b = ragged([4, 2, 6, 3], 24)

@@ -25,18 +25,31 @@ def log_ratios(log_prob_target: Tensor, log_prob_behaviour: Tensor, segments: Se
     Raises:
         ValueError: Another shape; half precision; a NaN, `+inf`, or `-inf` under the behaviour.
     """
-    target = segments.read("log_prob_target", log_prob_target)
-    behaviour = segments.read("log_prob_behaviour", log_prob_behaviour).detach()
-    contracts.precise("log_prob_target", log_prob_target)
-    contracts.precise("log_prob_behaviour", log_prob_behaviour)
-    if target.device.type == "cpu":
-        _refuse("log_prob_target", target, target.isnan() | (target == torch.inf), segments)
-        _refuse("log_prob_behaviour", behaviour, ~behaviour.isfinite(), segments)
+    target = read_log_prob("log_prob_target", log_prob_target, segments)
+    behaviour = read_log_prob("log_prob_behaviour", log_prob_behaviour, segments).detach()
+    refuse("log_prob_behaviour", behaviour, behaviour == -torch.inf, segments)
     return target - behaviour
 
 
-def _refuse(name: str, log_prob: Tensor, bad: Tensor, segments: Segments) -> None:
-    if not bool(bad.any()):
+def read_log_prob(name: str, log_prob: Tensor, segments: Segments) -> Tensor:
+    """A log-probability `[S]` as float64, `-inf` allowed.
+
+    Raises:
+        ValueError: Another shape; half precision; on the CPU, a NaN or `+inf`.
+    """
+    contracts.precise(name, log_prob)
+    log_prob = segments.read(name, log_prob)
+    refuse(name, log_prob, ~(log_prob < torch.inf), segments)
+    return log_prob
+
+
+def refuse(name: str, log_prob: Tensor, bad: Tensor, segments: Segments) -> None:
+    """Refuses steps on the CPU; on an accelerator, where looking stalls it, nothing happens.
+
+    Raises:
+        ValueError: Any of the steps `[S]` is bad; says which is the first.
+    """
+    if log_prob.device.type != "cpu" or not bool(bad.any()):
         return
     first = int(bad.nonzero()[0])
     episode = int(segments.episode[first])

@@ -9,7 +9,7 @@ expectation is exact and is checked by enumerating every trajectory of three sma
     exact          reinforce, step, seed, per_decision, trajectory, state_marginal
     mixtures       balance_heuristic, power_mean: several behaviour policies
     actor_critic   impala, retrace, acer, doubly_robust: a learned critic
-    trust_region   trpo, ppo, geppo, pois: near a policy that is known
+    trust_region   trpo, ppo, geppo, pois, awr: near a policy that is known
     groups         grpo, dr_grpo, dapo, rloo, gspo, cispo: the answers to one prompt compared
     mismatch       tis, icepop, decoupled_ppo, topr: a sampler that is not the trainer
 
@@ -44,6 +44,7 @@ from reweigh.recipes.mismatch import tis as tis
 from reweigh.recipes.mismatch import topr as topr
 from reweigh.recipes.mixtures import balance_heuristic as balance_heuristic
 from reweigh.recipes.mixtures import power_mean as power_mean
+from reweigh.recipes.trust_region import awr as awr
 from reweigh.recipes.trust_region import geppo as geppo
 from reweigh.recipes.trust_region import pois as pois
 from reweigh.recipes.trust_region import ppo as ppo

@@ -53,7 +53,8 @@ def seed(
     `Σ_t E_{s~d_t^θ, a~π_θ}[Q_t^φ score]`, undiscounted over time. That is the gradient of no
     function; at `φ = θ` it is the usual deep-RL policy gradient without `γ^t`. Second moment: grows
     exponentially in `T`. To first order in `φ - θ` it removes half of the bias that `step` has;
-    `per_decision` removes the other half at the same price.
+    `per_decision` removes the other half at the same price. Use it for fidelity to the formula, or
+    where the behaviour's continuation is meant.
 
     Args:
         log_prob_target: `[S]`, differentiated.
@@ -151,6 +152,7 @@ def trajectory(
 ) -> Tensor:
     """Whole-trajectory weights: `ĝ = (1/N) Σ_i W Σ_t γ^t G_t score_t`.
 
+    Precup et al. 2000, section 2, for the weights; each reward goes to the steps before it.
     Unbiased for `∇J_γ(θ)`. Second moment: grows exponentially in `T`, and usually beyond that of
     `per_decision`, to which it is equal if the only reward is at the end. The reference that every
     other correction is a reduction of.

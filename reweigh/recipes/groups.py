@@ -73,7 +73,7 @@ def dr_grpo(
     divisor. At `φ = θ` its
     expectation is `(n-1)/(n H)` times the gradient of the mean score, for groups of `n`; elsewhere
     biased by the clip and by one ratio standing for the tokens before it. Second moment: does not
-    grow with `T`.
+    grow with `T`. Use it where answers differ in length and prompts in difficulty.
 
     Args:
         log_prob_target: `[S]`, differentiated.
@@ -113,8 +113,9 @@ def dapo(
     Yu et al. 2025, equation 8: GRPO with a higher ceiling, `ε' > ε`, which leaves unlikely tokens
     room to grow, and a mean over tokens instead of one over answers. Biased as `grpo`, with a ratio
     of sums in place of `1/T_i` (consistent for the gradient over the mean length, but for the
-    deviation and the clip). Second moment: does not grow with `T`. Dropping groups whose scores all
-    agree, as the paper does, is the sampler's matter: their advantages are 0.
+    deviation and the clip). Second moment: does not grow with `T`. Use it where GRPO no longer
+    explores. Dropping groups whose scores all agree, as the paper does, is the sampler's matter:
+    their advantages are 0.
 
     Args:
         log_prob_target: `[S]`, differentiated.

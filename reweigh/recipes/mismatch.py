@@ -32,7 +32,8 @@ def tis(
     Yao et al. 2025 ("Your Efficient RL Framework Secretly Brings You Off-Policy RL Training"): the
     sampler computes other probabilities than the trainer, and the weight undoes that once; what the
     update changes, the clip bounds. Biased by both, and by one ratio standing for the tokens before
-    it. Weights never exceed `c (1 + ε)` where the advantage is positive.
+    it. Weights never exceed `c (1 + ε)` where the advantage is positive. Use it where sampler and
+    trainer nominally are one policy.
 
     Args:
         log_prob_target: `[S]`, differentiated.
@@ -69,7 +70,8 @@ def decoupled_ppo(
 
     Hilton et al. 2022, equation 2; Fu et al. 2025 (AReaL). The trust region is around a recent
     policy, whatever older one sampled. Until it clips, the two ratios make `π_θ/μ`, and it is
-    `trpo` but for the divisor; biased beyond. The weight is not bounded: `tis` bounds it.
+    `trpo` but for the divisor; biased beyond. Second moment: that of one ratio, which does not grow
+    with `T` but has no bound; `tis` has one. Use it where rollouts are a few versions old.
 
     Args:
         log_prob_target: `[S]`, differentiated.

@@ -22,8 +22,8 @@ def trpo(
 
     Schulman et al. 2015, equation 14, summed over steps. With advantages of the behaviour it is
     unbiased for `Σ_t E_{s~d_t^φ} Σ_a ∇π_θ(a|s) A^φ(s, a)`: to first order in `φ - θ`, `seed`
-    removes half of its bias. Second moment: does not grow with `T`. The trust region itself is the
-    optimiser's (a bound on `divergences.kl_categorical` or `kl_gaussian`).
+    removes half of its bias. Second moment: does not grow with `T`. Use it where the optimiser
+    keeps the trust region (a bound on `divergences.kl_categorical` or `kl_gaussian`).
 
     Args:
         log_prob_target: `[S]`, differentiated.
@@ -163,3 +163,40 @@ def pois(
     total = segments.total(torch.where(segments.is_first, to_go, 0.0))
     size = surrogates.renyi_sample_size(divergences, segments)
     return -surrogates.pois_bound(whole, total, size, segments, delta=delta)
+
+
+def awr(
+    log_prob_target: Tensor,
+    advantages: Tensor,
+    segments: Segments,
+    *,
+    temperature: float,
+    maximum: float = 20.0,
+    divisor: float | Tensor | None = None,
+) -> Tensor:
+    """Advantage-weighted regression: `-(1/N) Σ_i Σ_t min(e^(A_t / β), c) log π_θ(a_t|s_t)`.
+
+    Peng et al. 2019, section 3: the logged actions are imitated, the better the more. Its fixed
+    point is the behaviour tilted by `e^(A/β)`, the best policy within a divergence of it, and not
+    a gradient of the return; biased by that for every `φ`. Needs no log-probabilities of the
+    behaviour, and its weights do not depend on the target: no second moment that grows. Use it on
+    logs whose probabilities are lost.
+
+    Args:
+        log_prob_target: `[S]`, differentiated.
+        advantages: `[S]`, of the behaviour; a constant.
+        segments: Where the episodes lie.
+        temperature: β, above 0: the smaller, the greedier.
+        maximum: `c`, above 0.
+        divisor: Instead of `N`.
+
+    Returns:
+        Scalar. With equal advantages it is behaviour cloning, times a constant.
+    """
+    contracts.positive("temperature", temperature)
+    tilted = segments.read("advantages", advantages) / temperature
+    weight = weights.truncate(tilted, segments, maximum=maximum).log_weights.exp()
+    objective = surrogates.weighted_log_prob(
+        log_prob_target, weight, torch.ones_like(weight), segments
+    )
+    return loss(objective, segments, divisor=divisor)

@@ -50,8 +50,8 @@ MUTATIONS = [
     ("core/scan.py", "while stride < length", "while stride * 2 < length"),
     ("core/ratios.py", "return target - behaviour", "return behaviour - target"),
     ("core/ratios.py", "log_prob_behaviour).detach()", "log_prob_behaviour)"),
-    ("core/ratios.py", "target.isnan() | (target == torch.inf)", "target.isnan()"),
-    ("core/ratios.py", "~behaviour.isfinite()", "behaviour.isnan()"),
+    ("core/ratios.py", "~(log_prob < torch.inf)", "log_prob.isnan()"),
+    ("core/ratios.py", "behaviour == -torch.inf", "behaviour.isnan()"),
     (
         "core/ratios.py",
         "segments.time[first] - segments.time_start[episode]",

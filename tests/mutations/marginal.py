@@ -74,4 +74,9 @@ MUTATIONS = [
         "        log_ratios,\n        nothing,\n        nothing,",
         "        0 * log_ratios,\n        nothing,\n        nothing,",
     ),
+    (
+        "core/marginal/kernel.py",
+        "torch.where(mass.squeeze(1) > 0, left[1:], torch.inf)",
+        "left[1:]",
+    ),
 ]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from reweigh.core.diagnostics.reading import HealthReading, WeightReading
+from reweigh.core.weights.psis import LEAST_COUNT
 
 _STANDARD_ERRORS = 4.0
 _MEAN_TOLERANCE = 0.01
@@ -95,9 +96,12 @@ def _tail(total: WeightReading, unit: str) -> list[str]:
     if total.k_hat <= total.k_hat_threshold:
         return []
     if total.k_hat == math.inf:
+        why = "too few of them have a weight of any size"
+        if total.sample_size < LEAST_COUNT:
+            why = f"it takes {LEAST_COUNT}"
         return [
-            f"The tail of {total.sample_size} {unit} cannot be judged: too few of them have a "
-            "weight of any size. Do not trust a standard error."
+            f"The tail of {total.sample_size} {unit} cannot be judged: {why}. Do not trust a "
+            "standard error."
         ]
     return [
         f"k-hat is {total.k_hat:.2f}, above {total.k_hat_threshold:.2f}, the limit for "

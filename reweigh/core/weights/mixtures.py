@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from reweigh import contracts
+from reweigh.core.ratios import read_log_prob, refuse
 from reweigh.core.scan import prefix_sum
 from reweigh.core.segments import Segments
 
@@ -128,13 +129,15 @@ def balance_heuristic(
         `[S]`. With one source it is `prefix`.
 
     Raises:
-        ValueError: Another shape; shares that do not sum to 1; fragments.
+        ValueError: Another shape; shares that do not sum to 1; fragments; on the CPU, a NaN, or an
+            action that no source takes.
     """
-    contracts.precise("log_prob_target", log_prob_target)
     segments.require_whole("balance_heuristic")
-    target = prefix_sum(segments.read("log_prob_target", log_prob_target), segments)
+    target = prefix_sum(read_log_prob("log_prob_target", log_prob_target, segments), segments)
     sources = [prefix_sum(source, segments) for source in _read_sources(log_prob_sources, segments)]
-    return segments.fill(target - _log_mix(torch.stack(sources), proportions))
+    mixed = segments.fill(_log_mix(torch.stack(sources), proportions))
+    refuse("the log-probability under every source", mixed, mixed == -torch.inf, segments)
+    return segments.fill(target - mixed)
 
 
 def balance_heuristic_trajectory(
@@ -272,10 +275,9 @@ def _log_mix(log_probs: Tensor, proportions: Tensor) -> Tensor:
 
 
 def _read_sources(log_prob_sources: Tensor, segments: Segments) -> Tensor:
-    contracts.precise("log_prob_sources", log_prob_sources)
     return torch.stack(
         [
-            segments.read(f"log_prob_sources[{j}]", source)
+            read_log_prob(f"log_prob_sources[{j}]", source, segments)
             for j, source in enumerate(log_prob_sources.detach())
         ]
     )

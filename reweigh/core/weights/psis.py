@@ -13,6 +13,8 @@ from torch import Tensor
 from reweigh.core.segments import Segments
 
 _LEAST_TAIL = 5
+LEAST_COUNT = 5 * _LEAST_TAIL
+"""Fewer weights have no tail to fit."""
 # A tail this narrow, in nats, is one value and rounding.
 _ROUNDING = 1e-12
 # Exceedances below this would put the grid of the fit out of range.
