@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, as_tensor, float32, float64
 from torch import bool as torch_bool
 from torch import int64 as torch_int64
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 
 def vector(name: str, x: Tensor, length: int, unit: str) -> None:
@@ -120,6 +121,11 @@ def boolean(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must be bool, got {x.dtype}: compare it ({name} > 0)")
 
 
+def can_look_at(x: Tensor) -> bool:
+    """Whether values can be checked: not on an accelerator, which would stall, nor under vmap."""
+    return x.device.type == "cpu" and not is_functorch_wrapped_tensor(x)
+
+
 def groups(name: str, x: Tensor, count: int) -> None:
     """Requires a vector of int64 in [0, count); the range is checked on the CPU alone.
 
@@ -129,7 +135,7 @@ def groups(name: str, x: Tensor, count: int) -> None:
     vector(name, x, x.numel() if isinstance(x, Tensor) else 0, "episode")
     if x.dtype != torch_int64:
         raise ValueError(f"{name} must be int64, got {x.dtype}: number the groups from 0")
-    if x.device.type == "cpu" and bool(((x < 0) | (x >= count)).any()):
+    if can_look_at(x) and bool(((x < 0) | (x >= count)).any()):
         raise ValueError(
             f"{name} must lie in [0, {count}), got {int(x.min())} to {int(x.max())}: number the "
             "groups from 0 (torch.unique with return_inverse) and pass how many there are"

@@ -49,7 +49,7 @@ def refuse(name: str, log_prob: Tensor, bad: Tensor, segments: Segments) -> None
     Raises:
         ValueError: Any of the steps `[S]` is bad; says which is the first.
     """
-    if log_prob.device.type != "cpu" or not bool(bad.any()):
+    if not contracts.can_look_at(log_prob) or not bool(bad.any()):
         return
     first = int(bad.nonzero()[0])
     episode = int(segments.episode[first])

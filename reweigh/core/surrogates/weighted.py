@@ -115,7 +115,7 @@ def _coefficient(weights: Tensor, advantages: Tensor, segments: Segments) -> Ten
 
 def _read_weights(weights: Tensor, segments: Segments) -> Tensor:
     weights = segments.read("weights", weights).detach()
-    if weights.device.type == "cpu" and bool((weights < 0).any()):
+    if contracts.can_look_at(weights) and bool((weights < 0).any()):
         raise ValueError(
             f"weights hold {float(weights.min())}, and a ratio of probabilities is not negative: "
             "pass log_weights.exp(), and what may be negative as advantages"
