@@ -419,8 +419,8 @@ def main() -> None:
         description="the policy gradient from an estimated state ratio"
     )
     parser.add_argument("--horizons", type=int, nargs="+", default=[20, 50, 100])
-    parser.add_argument("--problems", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=10)
+    parser.add_argument("--problems", type=int, default=6)
+    parser.add_argument("--batches", type=int, default=5)
     parser.add_argument("--episodes", type=int, default=2000)
     parser.add_argument("--spread", choices=["normal", "norm"], default="normal")
     parser.add_argument("--csv", type=Path)
