@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
+
+from reweigh.core.diagnostics import WeightHealth
+from reweigh.core.weights import LogSums
 
 if TYPE_CHECKING:  # a build of torch without distributed lacks it
     from torch.distributed import ProcessGroup
 
-Record = TypeVar("Record", bound=NamedTuple)
+Record = TypeVar("Record", LogSums, WeightHealth)
 
 
 def merge_over_ranks(
