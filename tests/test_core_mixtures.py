@@ -152,6 +152,20 @@ def test_proportions_by_age_are_the_most_even_of_their_mean_age(mean_age):
     assert used == 20 or float(found[used - 1] - steps[0]) <= 1e-12
 
 
+@pytest.mark.parametrize(
+    "weight", [weights.balance_heuristic, weights.balance_heuristic_trajectory]
+)
+def test_mixture_weights_are_differentiable_in_the_target_alone(weight):
+    b = ragged([3, 0, 2], 13)
+    b.sources.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: weight(x, b.sources, SHARES.double(), b.segments),
+        (b.target.clone().requires_grad_(),),
+    )
+    found = weight(b.target.requires_grad_(), b.sources, SHARES, b.segments).sum()
+    assert torch.autograd.grad(found, b.sources, allow_unused=True) == (None,)
+
+
 def test_what_no_source_could_have_sampled_is_refused():
     b = ragged([3, 2], 12)
     never = torch.full_like(b.sources, -torch.inf)
