@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,12 @@ def test_every_option_has_a_help_text():
     for field, following in zip(config.body, config.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign):
             assert isinstance(following, ast.Expr), f"{ast.unparse(field)} has no help text"
+
+
+def test_every_mutation_still_changes_something():
+    for path in sorted((ROOT / "tests" / "mutations").glob("*.py")):
+        for file, old, new in runpy.run_path(str(path))["MUTATIONS"]:
+            assert old in (PACKAGE / file).read_text() and old != new, f"{path.name}: {old!r}"
 
 
 def test_the_repository_speaks_of_itself_alone():

@@ -49,7 +49,7 @@ MUTATIONS = [
     ("core/scan.py", "0.0), 1.0)", "0.0))"),
     ("core/scan.py", "while stride < length", "while stride * 2 < length"),
     ("core/ratios.py", "return target - behaviour", "return behaviour - target"),
-    ("core/ratios.py", "log_prob_behaviour).detach()", "log_prob_behaviour)"),
+    ("core/ratios.py", "log_prob_behaviour, segments).detach()", "log_prob_behaviour, segments)"),
     ("core/ratios.py", "~(log_prob < torch.inf)", "log_prob.isnan()"),
     ("core/ratios.py", "behaviour == -torch.inf", "behaviour.isnan()"),
     (
@@ -58,7 +58,7 @@ MUTATIONS = [
         "segments.time[first]",
     ),
     ("core/returns.py", "rewards + discount * segments.next", "rewards + segments.next"),
-    ("core/returns.py", "linear_recurrence(weights * rewards", "linear_recurrence(rewards"),
+    ("core/returns.py", "weigh(log_weights, rewards)", "rewards"),
     (
         "core/returns.py",
         "torch.full_like(rewards, discount), segments",
@@ -69,7 +69,11 @@ MUTATIONS = [
         "discount ** segments.time.double()",
         "discount ** segments.offset.double()",
     ),
-    ("contracts.py", "if log_prob.dtype in (float16, bfloat16)", "if log_prob.dtype == float16"),
+    (
+        "contracts.py",
+        "log_prob.dtype not in (float32, float64)",
+        "log_prob.dtype not in (float32, float64, as_tensor(0).half().dtype)",
+    ),
     ("contracts.py", "if not value > 0", "if value < 0"),
     ("contracts.py", "(x >= 0).all()", "(x >= -9).all()"),
 ]

@@ -8,11 +8,7 @@ TESTS = [
 ]
 
 MUTATIONS = [
-    (
-        "core/surrogates/weighted.py",
-        '"weights", weights.detach())\n    return',
-        '"weights", weights)\n    return',
-    ),
+    ("core/surrogates/weighted.py", '"weights", weights).detach()', '"weights", weights)'),
     ("core/surrogates/weighted.py", "torch.where(coefficient == 0, 0.0, log_prob)", "log_prob"),
     ("core/surrogates/weighted.py", "torch.where(coefficient == 0, 0.0, log_ratios)", "log_ratios"),
     (
@@ -42,8 +38,12 @@ MUTATIONS = [
     ),
     ("core/surrogates/clipped.py", "(centre + clip_high).log()", "(centre + clip).log()"),
     ("core/surrogates/clipped.py", "(centre - clip).clamp", "(centre - clip_high).clamp"),
-    ("core/surrogates/clipped.py", '"advantages", advantages.detach()', '"advantages", advantages'),
-    ("core/surrogates/clipped.py", "log_centre.detach()", "log_centre"),
+    (
+        "core/surrogates/clipped.py",
+        '"advantages", advantages).detach()\n    centre',
+        '"advantages", advantages)\n    centre',
+    ),
+    ("core/surrogates/clipped.py", '"log_centre", centre).detach()', '"log_centre", centre)'),
     (
         "core/surrogates/penalties.py",
         "value=_itself, slope=_itself",
@@ -64,7 +64,7 @@ MUTATIONS = [
     ("core/surrogates/bound.py", "torch.where(returns == 0, 0.0, log_weight)", "log_weight"),
     ("core/surrogates/bound.py", "(1 - delta) / delta", "delta / (1 - delta + 1e-300)"),
     ("core/surrogates/bound.py", "2 * math.log(len(segments))", "math.log(len(segments))"),
-    ("core/surrogates/bound.py", "(2 * log_weight).logsumexp(0)", "2 * log_weight.logsumexp(0)"),
+    ("core/surrogates/bound.py", "squares = weight.square().sum()", "squares = weight.sum()"),
     ("core/reduce.py", "return -total / divisor", "return total / divisor"),
     ("core/reduce.py", "divisor = len(segments) if", "divisor = int(segments.lengths.sum()) if"),
     ("core/reduce.py", "torch.where(nothing, 1.0, divisor)", "divisor"),
@@ -73,4 +73,11 @@ MUTATIONS = [
     ("core/reduce.py", "(segments.lengths > 0) & ", ""),
     ("core/reduce.py", "segments.total(kept.double())", "segments.lengths.double()"),
     ("core/reduce.py", "torch.where(kept, objective, 0.0)", "objective"),
+    (
+        "core/surrogates/weighted.py",
+        "torch.where(advantages == 0, 0.0, weights) * ",
+        "weights * ",
+    ),
+    ("core/surrogates/weighted.py", "torch.where(values == 0, 0.0, weights)", "weights"),
+    ("core/surrogates/weighted.py", "bool((weights < 0).any())", "bool((weights < -9).any())"),
 ]

@@ -146,19 +146,8 @@ def kernel_discounted(
     contracts.at_least("folds", folds, 2)
     for ridge in ridges:
         contracts.positive("ridges", ridge)
-    segments.require_whole("kernel_discounted")
-    if int((segments.lengths > 0).sum()) < 2:
-        raise ValueError(
-            f"{int((segments.lengths > 0).sum())} of {len(segments)} episodes have steps: to hold "
-            "some out, at least 2 must"
-        )
     x, after = read_features(features, final_features, terminated, segments)
-    ratio = segments.read("log_ratios", log_ratios).exp()
-    if not bool(ratio.isfinite().all()):
-        raise ValueError(
-            f"log_ratios reach {float(segments.fill(log_ratios).max()):g}, a ratio that is not "
-            "finite: bound them first (weights.truncate)"
-        )
+    ratio = _read_ratios(log_ratios, segments)
     if bandwidth is None:
         bandwidth = median_bandwidth(features, segments, generator=generator)
     width = torch.as_tensor(bandwidth, dtype=torch.float64, device=x.device)
@@ -172,11 +161,8 @@ def kernel_discounted(
     ahead = torch.where(stops.unsqueeze(1), starts, embed(after[here]))
     drift = discount * ratio.unsqueeze(1) * ahead - phi + (1 - discount) * starts
 
-    fold = segments.episode[here] % folds
-    held_out = [fold == k for k in range(folds) if bool((fold == k).any())]
-    left = torch.stack([_left_over(phi, drift, ~out, out, ridges) for out in held_out]).sum(0)
-    best = int(left[1:].argmin())
-    g = _solve(phi, drift, ridges[best : best + 1])[0]
+    best, residual = _cross_validate(phi, drift, segments.episode[here] % folds, ridges)
+    g = _solve(phi, drift, [best])[0]
     estimate = 1.0 + phi @ g
     m = estimate.clamp(min=0.0)
     m = m / m.mean() if bool((m > 0).any()) else torch.ones_like(m)
@@ -187,12 +173,28 @@ def kernel_discounted(
     log_m = torch.zeros(segments.size, dtype=x.dtype, device=x.device).index_copy(0, here, m.log())
     return KernelRatios(
         log_m,
-        (left[1 + best] / left[0]).sqrt(),
+        residual,
         m.mean(),
         (estimate < 0).double().mean(),
-        x.new_tensor(ridges[best]),
+        x.new_tensor(best),
         width,
     )
+
+
+def _read_ratios(log_ratios: Tensor, segments: Segments) -> Tensor:
+    segments.require_whole("kernel_discounted")
+    if int((segments.lengths > 0).sum()) < 2:
+        raise ValueError(
+            f"{int((segments.lengths > 0).sum())} of {len(segments)} episodes have steps: to hold "
+            "some out, at least 2 must"
+        )
+    ratios = segments.read("log_ratios", log_ratios).exp()
+    if not bool(ratios.isfinite().all()):
+        raise ValueError(
+            f"log_ratios reach {float(segments.fill(log_ratios).max()):g}, a ratio that is not "
+            "finite: bound them first (weights.truncate)"
+        )
+    return ratios
 
 
 def _empirical_map(points: Tensor, bandwidth: Tensor, landmarks: int, generator: torch.Generator):
@@ -216,6 +218,16 @@ def _solve(phi: Tensor, drift: Tensor, ridges: Sequence[float]) -> Tensor:
     u, scale, v = torch.linalg.svd(drift.mT @ phi / len(phi))
     shrunk = scale / (scale.square() + drift.new_tensor(ridges).unsqueeze(1))
     return -(shrunk * (u.mT @ drift.mean(0))) @ v
+
+
+def _cross_validate(
+    phi: Tensor, drift: Tensor, fold: Tensor, ridges: Sequence[float]
+) -> tuple[float, Tensor]:
+    """The ridge that leaves the least on folds held out, and how much, relative to `m = 1`."""
+    held_out = [fold == k for k in fold.unique().tolist()]
+    left = torch.stack([_left_over(phi, drift, ~out, out, ridges) for out in held_out]).sum(0)
+    best = int(left[1:].argmin())
+    return ridges[best], (left[1 + best] / left[0]).sqrt()
 
 
 def _left_over(phi, drift, fitted, out, ridges) -> Tensor:
