@@ -21,7 +21,7 @@ def vector(name: str, x: Tensor, length: int, unit: str) -> None:
     if x.shape != (length,):
         raise ValueError(
             f"{name} must have shape [{length}], one number for each {unit} of the segments, "
-            f"got {list(x.shape)}"
+            f"got {list(x.shape)}{': pass x.flatten()' if x.numel() == length else ''}"
         )
 
 
@@ -37,6 +37,64 @@ def rows(name: str, x: Tensor, length: int) -> None:
             f"{name} must be a torch tensor of shape [{length}, actions], a row for each position "
             f"of the segments, got {found}"
         )
+
+
+def integers(name: str, x: Tensor, count: int) -> None:
+    """Requires int64 `[N]`.
+
+    Raises:
+        ValueError: Another shape or dtype.
+    """
+    vector(name, x, count, "episode")
+    if x.dtype != torch_int64:
+        raise ValueError(f"{name} must be int64, got {x.dtype}")
+
+
+def not_negative(name: str, x: Tensor) -> None:
+    """Requires numbers of at least 0.
+
+    Raises:
+        ValueError: A negative one.
+    """
+    if bool((x < 0).any()):
+        raise ValueError(f"{name} must not be negative, got {int(x.min())}")
+
+
+def covered(name: str, mask: Tensor, inside: Tensor) -> None:
+    """Requires that every position that is True in a mask belongs to an episode.
+
+    Raises:
+        ValueError: Some do not; says how many.
+    """
+    lost = int((mask & ~inside).sum())
+    if lost:
+        raise ValueError(
+            f"{name} is True at {lost} positions that no episode reaches: lengths count positions, "
+            "holes included (Segments.masked takes a mask alone)"
+        )
+
+
+def stretches(start: Tensor, stop: Tensor, size: int) -> None:
+    """Requires stretches `[N]` of an axis of `size` positions, none of which overlap.
+
+    Raises:
+        ValueError: None; a bound outside or out of order; an overlap; says which episode's.
+    """
+    if start.numel() == 0:
+        raise ValueError("segments need at least one episode, got none")
+    outside = (start < 0) | (stop < start) | (stop > size)
+    if bool(outside.any()):
+        i = int(outside.nonzero()[0])
+        raise ValueError(
+            f"episode {i} spans positions {int(start[i])} to {int(stop[i])}, which do not lie in "
+            f"order within the {size} positions of the mask"
+        )
+    occupied = (stop > start).nonzero().squeeze(1)
+    occupied = occupied[start[occupied].argsort()]
+    overlap = stop[occupied][:-1] > start[occupied][1:]
+    if bool(overlap.any()):
+        i = int(overlap.nonzero()[0])
+        raise ValueError(f"episodes {int(occupied[i])} and {int(occupied[i + 1])} overlap")
 
 
 def counts(name: str, given: Tensor | Sequence[int]) -> Tensor:

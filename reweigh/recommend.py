@@ -11,6 +11,7 @@ from reweigh.core import diagnostics, weights
 from reweigh.core.diagnostics import WeightReading
 from reweigh.core.ratios import log_ratios
 from reweigh.core.segments import Segments
+from reweigh.core.weights.psis import LEAST_COUNT
 
 FRESH = 0.01
 """Prefix log-weights this small make every estimator the plain one."""
@@ -57,6 +58,16 @@ _CODE = {
         "impala": "log_prob_target, log_prob_behaviour, rewards, values, bootstrap",
     }.items()
 }
+_STEP_OF_FRAGMENTS = f"""{_RATIOS}
+weights = rw.weights.step(log_ratios, segments).exp()
+continuation = rw.returns.reward_to_go(
+    rewards, segments, discount=discount, bootstrap=bootstrap
+)\
+{_FROM_START}
+objective = rw.surrogates.weighted_log_prob(
+    log_prob_target, weights, from_start * continuation, segments
+)
+loss = rw.loss(objective, segments)"""
 
 
 @dataclass(frozen=True)
@@ -184,7 +195,7 @@ _STATES = (
 )
 _CRITIC = (
     "A critic of action values (critic=True) would change it to the doubly robust form, which had "
-    "about half the error in the study."
+    "about half the error in the study, with the behaviour's exact values for a critic."
 )
 _SOURCES = (
     "If several policies sampled the batch, their log-probabilities of every action "
@@ -195,32 +206,34 @@ _SOURCES = (
 def _on_policy(furthest: float, warnings: tuple[str, ...]) -> Recommendation:
     reason = (
         f"The data is the target's own: no prefix weight is more than {math.expm1(furthest):.2%} "
-        "from 1, so no weights are needed, and every estimator is the plain policy gradient. "
-        "per_decision is free here and stays right once the policies part."
+        "from 1, so no weights are needed. per_decision gives the same here and stays right once "
+        "the policies part; a critic would only lower the variance."
     )
     return Recommendation("reinforce", _CODE["reinforce"], math.inf, False, (reason,), (), warnings)
 
 
 def _for_fragments(critic: bool, warnings: tuple[str, ...]) -> Recommendation:
     recipe = "impala" if critic else "step"
+    code = _CODE["impala"] if critic else _STEP_OF_FRAGMENTS
     reason = (
         "Some episodes start after time 0, and the weights that their earlier steps have earned "
-        "are not here: prefix weights are out of reach, single ratios are not."
+        "are not here: prefix weights are out of reach, single ratios are not. Nor are the rewards "
+        "after a cut: bootstrap, `[N]`, is the value after each fragment's last step, 0 where its "
+        "episode ended there."
     )
     change = (
         "Join the fragments of each episode; or, with their log_weight_start, compose with "
         "rw.weights.prefix."
     )
-    return Recommendation(recipe, _CODE[recipe], math.inf, False, (reason,), (change,), warnings)
+    return Recommendation(recipe, code, math.inf, False, (reason,), (change,), warnings)
 
 
 def _bound_sentence(prefix: Tensor, segments: Segments, maximum: float) -> str:
     over = float(weights.truncate(prefix, segments, maximum=maximum).fraction)
     if over == 0:
         return (
-            f"No weight exceeds max(1, √N / 2) = {maximum:.4g}: on this batch it is the estimator "
-            "without a bound, which is unbiased for the gradient of the return; the bound is for "
-            "the batch that does have such a weight."
+            f"No weight exceeds max(1, √N / 2) = {maximum:.4g}: on this batch the bound changes "
+            "nothing; it is for the batch that does have such a weight."
         )
     return (
         f"{over:.2%} of the steps have a weight above max(1, √N / 2) = {maximum:.4g}: truncated, "
@@ -235,15 +248,20 @@ def _ess_sentences(prefix: Tensor, reading: WeightReading, segments: Segments) -
         f"{segments.lengths.double().mean():.1f} steps on average, "
         f"the effective sample size is {median:.3g} at the median time and "
         f"{reading.effective_sample_size:.3g} at the last.",
-        f"The mean weight of an episode is {reading.mean:.3g} ± {reading.standard_error:.2g}, "
-        "where 1 is expected.",
+        f"The mean weight of an episode is {reading.mean:.3g} "
+        f"{_plus_minus(reading.standard_error)}, where 1 is expected.",
     ]
+
+
+def _plus_minus(standard_error: float) -> str:
+    return "(one weight)" if math.isnan(standard_error) else f"± {standard_error:.2g}"
 
 
 def _tail_sentence(reading: WeightReading) -> str:
     if not math.isfinite(reading.k_hat):
         return (
-            f"k-hat cannot be told: {reading.sample_size} weights are too few, or too much alike."
+            f"k-hat cannot be told: {reading.sample_size} weights are too few, too much alike, or "
+            "all but a few of them next to nothing."
         )
     within = reading.k_hat <= reading.k_hat_threshold
     return (
@@ -266,7 +284,7 @@ def _step_warnings(ratios: Tensor, segments: Segments) -> tuple[str, ...]:
     away = steps.mean - 1 if abs(steps.mean - 1) > 1e-3 else 0.0
     high = away > STANDARD_ERRORS * steps.standard_error
     low = -away > STANDARD_ERRORS * steps.standard_error and steps.ess_share > NEAR_STEP_ESS
-    if high or low or steps.mean == 0:
+    if steps.mean == 0 or (steps.sample_size >= LEAST_COUNT and (high or low)):
         found.append(
             f"the mean ratio of a step is {steps.mean:.4g} ± {steps.standard_error:.2g}, where 1 "
             "is expected: the log-probabilities do not belong to these actions"

@@ -88,7 +88,7 @@ def test_the_kl_estimate_of_one_step_is_never_negative():
 
 def test_kl_is_a_mean_over_existing_steps():
     log_ratios = torch.tensor([0.5, torch.nan, -0.2, 9.0], dtype=torch.float64)
-    padded = Segments.padded([3], 4, mask=torch.tensor([True, False, True, True]))
+    padded = Segments.padded([3], 4, mask=torch.tensor([True, False, True, False]))
     found = diagnostics.approximate_kl(log_ratios, padded)
     want = diagnostics.approximate_kl(log_ratios[[0, 2]], Segments.packed([2]))
     torch.testing.assert_close(found, want)

@@ -213,3 +213,11 @@ def test_without_doubt_a_worthless_sample_is_not_penalised():
     size = surrogates.kish_sample_size(never, segments)
     assert size.item() == 0.0
     assert torch.autograd.grad(size, never)[0].tolist() == [0.0, 0.0]
+
+
+def test_an_infinite_divergence_makes_the_sample_worthless_and_no_gradient_nan():
+    divergences = torch.tensor([0.1, torch.inf, 0.2], dtype=torch.float64, requires_grad=True)
+    size = surrogates.renyi_sample_size(divergences, Segments.packed([2, 1]))
+    assert size.item() == 0.0
+    (slope,) = torch.autograd.grad(size, divergences)
+    assert slope.tolist() == [0.0, 0.0, 0.0]

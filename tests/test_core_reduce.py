@@ -185,3 +185,10 @@ def test_refusals():
             count(segments, one)
         with pytest.raises(ValueError, match=r"kept must have shape \[1\]"):
             count(segments, torch.ones(2, dtype=torch.bool))
+
+
+def test_an_episode_survives_with_any_of_its_steps():
+    segments = Segments.packed([2, 0, 2])
+    kept = torch.tensor([False, True, False, False])
+    assert reduce.kept_episodes(segments, kept).tolist() == [True, True, False]
+    assert reduce.count_episodes(segments, kept).item() == 2.0

@@ -133,3 +133,19 @@ def test_refuses_what_is_no_layout(start, stop, message):
 def test_refuses_with_the_users_values(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_mask_alone_is_a_layout_with_padding_on_either_side_and_holes():
+    mask = torch.tensor([[False, True, True, False], [True, False, True, False]])
+    segments = Segments.masked(mask)
+    assert segments.lengths.tolist() == [2, 2]
+    assert segments.inside.tolist() == mask.flatten().tolist()
+    assert segments.time.tolist() == [0, 0, 1, 0, 0, 0, 1, 0]
+
+
+def test_a_mask_that_lengths_cut_off_is_refused():
+    mask = torch.tensor([False, True, True, False, True, True])
+    with pytest.raises(ValueError, match="mask is True at 3 positions that no episode reaches"):
+        Segments.padded([2], 6, mask=mask)
+    with pytest.raises(ValueError, match="spread over the steps must have shape"):
+        Segments.packed([1, 1]).spread(torch.ones(3))

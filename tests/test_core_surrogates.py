@@ -382,3 +382,11 @@ def test_log_weights_in_the_place_of_weights_are_refused():
         surrogates.weighted_log_prob(one, one - 2, one, segments)
     with pytest.raises(ValueError, match="weights must be a torch tensor"):
         surrogates.weighted_log_prob(one, 1.0, one, segments)
+
+
+def test_an_infinite_weight_on_no_action_value_is_nothing():
+    log_probs = torch.tensor([[0.5, 0.5]]).log().requires_grad_()
+    found = surrogates.expected_value(
+        log_probs, torch.tensor([torch.inf]), torch.zeros(1, 2), Segments.packed([1])
+    )
+    assert found.item() == 0.0 and gradient(found, log_probs).tolist() == [[0.0, 0.0]]

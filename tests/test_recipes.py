@@ -567,8 +567,38 @@ def test_an_action_outside_the_support_may_have_any_value():
         assert loss.isfinite() and gradient(loss, rows).isfinite().all()
 
 
+def test_a_weight_and_a_ratio_that_overflow_apart_may_be_exact_together():
+    """π_old/μ = e^9999, π_θ/π_old = e^-9999."""
+    target = torch.tensor([-1e4], dtype=torch.float64, requires_grad=True)
+    one, segments = torch.ones(1), Segments.packed([1])
+    loss = recipes.decoupled_ppo(target, -one, -1e4 * one, one, segments, clip=0.2)
+    assert loss.item() == -1.0 and gradient(loss, target).item() == -1.0
+
+
+def test_nothing_of_the_future_counts_at_a_discount_of_zero():
+    b = ragged([2, 2], 28)
+    rewards = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    b = replace(b, behaviour=b.target - 1e4, target=b.target.requires_grad_())
+    loss = recipes.per_decision(b.target, b.behaviour, rewards, b.segments, discount=0.0)
+    assert loss.item() == 0.0 and gradient(loss, b.target).tolist() == [0.0] * 4
+
+
 def test_arguments_that_would_broadcast_are_refused():
     b = ragged([3, 2], 27)
+    with pytest.raises(ValueError, match=r"scores must have shape \[2\]"):
+        recipes.rloo(b.target, torch.ones(4), torch.zeros(4).long(), b.segments, groups=1)
+    with pytest.raises(ValueError, match=r"age - 1 must lie in \[0, 2\)"):
+        recipes.geppo(
+            b.target,
+            b.behaviour,
+            b.behaviour,
+            b.advantages,
+            torch.zeros(5).long(),
+            b.segments,
+            shares=torch.tensor([0.5, 0.5]),
+            clip=0.2,
+            mean_age=1.5,
+        )
     with pytest.raises(ValueError, match=r"source must have shape \[2\]"):
         recipes.power_mean(
             b.target,

@@ -63,8 +63,25 @@ def count_episodes(segments: Segments, kept: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: Another shape or dtype.
     """
-    rejected = (segments.lengths > 0) & (_steps(segments, kept) == 0)
-    return (~rejected).double().sum()
+    if kept is None:
+        return torch.ones_like(segments.start).double().sum()
+    return kept_episodes(segments, kept).double().sum()
+
+
+def kept_episodes(segments: Segments, kept: Tensor) -> Tensor:
+    """Which episodes survived a rejection: the `kept` of `advantages.leave_one_out` and its like.
+
+    Args:
+        segments: Where the episodes lie.
+        kept: `[S]` bool, steps that survived.
+
+    Returns:
+        `[N]` bool: False where every step was rejected; an episode without steps was not rejected.
+
+    Raises:
+        ValueError: Another shape or dtype.
+    """
+    return (segments.lengths == 0) | (_steps(segments, kept) > 0)
 
 
 def count_steps(segments: Segments, kept: Tensor | None = None) -> Tensor:

@@ -78,7 +78,8 @@ def linear_recurrence(x: Tensor, a: Tensor, segments: Segments) -> Tensor:
         # Masked before it is multiplied: what lies across a boundary may be infinite, and 0 * inf
         # is NaN, in the value or in its gradient.
         reaches = segments.remaining >= stride
-        value = value + product * torch.where(reaches, value.roll(-stride), 0.0)
+        later = torch.where(reaches, value.roll(-stride), 0.0)
+        value = value + product * torch.where((product == 0) & later.isinf(), 0.0, later)
         product = product * torch.where(reaches, product.roll(-stride), 0.0)
     return segments.fill(value)
 

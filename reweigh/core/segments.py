@@ -41,31 +41,12 @@ class Segments:
     """`[N]` int64: time of the first step; above 0 for a fragment that starts mid-episode."""
 
     def __post_init__(self):
-        count, size = self.start.numel(), self.mask.numel()
         for name in ("start", "stop", "time_start"):
-            x = getattr(self, name)
-            contracts.vector(name, x, count, "episode")
-            if x.dtype != torch.int64:
-                raise ValueError(f"{name} must be int64, got {x.dtype}")
-        contracts.vector("mask", self.mask, size, "position")
+            contracts.integers(name, getattr(self, name), self.start.numel())
+        contracts.vector("mask", self.mask, self.mask.numel(), "position")
         contracts.boolean("mask", self.mask)
-        if count == 0:
-            raise ValueError("segments need at least one episode, got none")
-        if bool((self.time_start < 0).any()):
-            raise ValueError(f"time_start must not be negative, got {int(self.time_start.min())}")
-        outside = (self.start < 0) | (self.stop < self.start) | (self.stop > size)
-        if bool(outside.any()):
-            i = int(outside.nonzero()[0])
-            raise ValueError(
-                f"episode {i} spans positions {int(self.start[i])} to {int(self.stop[i])}, "
-                f"which do not lie in order within the {size} positions of the mask"
-            )
-        occupied = (self.stop > self.start).nonzero().squeeze(1)
-        occupied = occupied[self.start[occupied].argsort()]
-        overlap = self.stop[occupied][:-1] > self.start[occupied][1:]
-        if bool(overlap.any()):
-            i = int(overlap.nonzero()[0])
-            raise ValueError(f"episodes {int(occupied[i])} and {int(occupied[i + 1])} overlap")
+        contracts.not_negative("time_start", self.time_start)
+        contracts.stretches(self.start, self.stop, self.mask.numel())
 
     @classmethod
     def packed(
@@ -91,10 +72,11 @@ class Segments:
     ) -> Self:
         """Episodes of the given lengths `[N]`, each in its own row of `horizon` positions.
 
-        `S = N * horizon`: a batch `[N, horizon]` passes `x.flatten()`, and a mask likewise.
+        `S = N * horizon`: a batch `[N, horizon]` passes `x.flatten()`. A mask makes holes in the
+        lengths, which count positions, holes included; for a mask alone, there is `masked`.
 
         Raises:
-            ValueError: An episode longer than the horizon.
+            ValueError: An episode longer than the horizon, or than its length in the mask.
         """
         lengths = contracts.counts("lengths", lengths)
         if lengths.numel() and int(lengths.max()) > horizon:
@@ -103,11 +85,25 @@ class Segments:
         return cls._build(start, start + lengths, lengths.numel() * horizon, mask, time_start)
 
     @classmethod
+    def masked(cls, mask: Tensor) -> Self:
+        """Each row of a batch `[N, T]` an episode, of the steps where the mask is True.
+
+        Padding on either side and holes (a tool's tokens) are the same to it.
+        """
+        contracts.boolean("mask", mask)
+        contracts.rows("mask", mask, len(mask))
+        rows, horizon = mask.shape
+        return cls.padded([horizon] * rows, horizon, mask=mask.flatten())
+
+    @classmethod
     def _build(cls, start, stop, size, mask, time_start) -> Self:
-        if mask is None:
-            mask = torch.ones(size, dtype=torch.bool, device=start.device)
-        contracts.vector("mask", mask, size, "position")
-        return cls(start, stop, mask, torch.zeros_like(start) if time_start is None else time_start)
+        every = torch.ones(size, dtype=torch.bool, device=start.device) if mask is None else mask
+        contracts.vector("mask", every, size, "position")
+        time_start = torch.zeros_like(start) if time_start is None else time_start
+        segments = cls(start, stop, every, time_start)
+        if mask is not None:
+            contracts.covered("mask", mask, segments.inside)
+        return segments
 
     def split(self, label: Tensor) -> Self:
         """The turns of all episodes, as segments of their own: runs of steps with one label `[S]`.
@@ -277,6 +273,7 @@ class Segments:
 
     def spread(self, x: Tensor) -> Tensor:
         """Gives every step of an episode the episode's number: `[N]` to `[S]`."""
+        contracts.vector("what is spread over the steps", x, len(self), "episode")
         return self.fill(x[self.episode])
 
     def total(self, x: Tensor) -> Tensor:

@@ -50,7 +50,9 @@ def grpo(
         Scalar. With answers of one length `T` it is `dapo` with a symmetric clip.
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
-    advantages = segments.spread(adv.group_relative(scores, group, groups=groups))
+    advantages = segments.spread(
+        adv.group_relative(segments.read_episodes("scores", scores), group, groups=groups)
+    )
     objective = surrogates.clipped_ratio(ratios, advantages, segments, clip=clip)
     return loss(per_episode_mean(objective, segments), segments, divisor=divisor)
 
@@ -90,7 +92,9 @@ def dr_grpo(
         Scalar. At `φ = θ`, times `H n/(n-1)`, its gradient is that of `rloo`.
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
-    advantages = segments.spread(adv.group_centred(scores, group, groups=groups))
+    advantages = segments.spread(
+        adv.group_centred(segments.read_episodes("scores", scores), group, groups=groups)
+    )
     objective = surrogates.clipped_ratio(ratios, advantages, segments, clip=clip)
     divisor = len(segments) if divisor is None else divisor
     return loss(objective, segments, divisor=divisor * horizon)
@@ -132,7 +136,9 @@ def dapo(
         Scalar. With answers of one length and `ε' = ε` it is `grpo`.
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
-    advantages = segments.spread(adv.group_relative(scores, group, groups=groups))
+    advantages = segments.spread(
+        adv.group_relative(segments.read_episodes("scores", scores), group, groups=groups)
+    )
     objective = surrogates.clipped_ratio(
         ratios, advantages, segments, clip=clip, clip_high=clip_high
     )
@@ -166,7 +172,9 @@ def rloo(
     Returns:
         Scalar. A constant added to the scores of a group changes nothing.
     """
-    advantages = segments.spread(adv.leave_one_out(scores, group, groups=groups))
+    advantages = segments.spread(
+        adv.leave_one_out(segments.read_episodes("scores", scores), group, groups=groups)
+    )
     objective = surrogates.weighted_log_prob(
         log_prob_target, torch.ones_like(advantages), advantages, segments
     )
@@ -208,7 +216,9 @@ def gspo(
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     sequence = weights.geometric_mean(ratios, segments)
-    advantages = segments.spread(adv.group_relative(scores, group, groups=groups))
+    advantages = segments.spread(
+        adv.group_relative(segments.read_episodes("scores", scores), group, groups=groups)
+    )
     objective = surrogates.clipped_ratio(
         sequence, advantages, segments, clip=clip, clip_high=clip_high
     )
@@ -250,6 +260,8 @@ def cispo(
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     step = weights.clip(ratios, segments, minimum=minimum, maximum=maximum).log_weights.exp()
-    advantages = segments.spread(adv.group_relative(scores, group, groups=groups))
+    advantages = segments.spread(
+        adv.group_relative(segments.read_episodes("scores", scores), group, groups=groups)
+    )
     objective = surrogates.weighted_log_prob(log_prob_target, step, advantages, segments)
     return loss(objective, segments, divisor=count_steps(segments) if divisor is None else divisor)

@@ -51,8 +51,9 @@ def tis(
     mismatch = log_ratios(log_prob_proximal.detach(), log_prob_behaviour, segments)
     bounded = weights.truncate(mismatch, segments, maximum=maximum).log_weights
     ratios = log_ratios(log_prob_target, log_prob_proximal, segments)
-    weighted = weights.weigh(bounded, segments.read("advantages", advantages))
-    objective = surrogates.clipped_ratio(ratios, weighted, segments, clip=clip)
+    objective = surrogates.clipped_ratio(
+        ratios, advantages, segments, clip=clip, log_weights=bounded
+    )
     return loss(objective, segments, divisor=count_steps(segments) if divisor is None else divisor)
 
 
@@ -135,8 +136,9 @@ def icepop(
     mismatch = log_ratios(log_prob_proximal.detach(), log_prob_behaviour, segments)
     masked = weights.mask_outside(mismatch, segments, minimum=minimum, maximum=maximum).log_weights
     ratios = log_ratios(log_prob_target, log_prob_proximal, segments)
-    weighted = weights.weigh(masked, segments.read("advantages", advantages))
-    objective = surrogates.clipped_ratio(ratios, weighted, segments, clip=clip)
+    objective = surrogates.clipped_ratio(
+        ratios, advantages, segments, clip=clip, log_weights=masked
+    )
     return loss(objective, segments, divisor=count_steps(segments) if divisor is None else divisor)
 
 

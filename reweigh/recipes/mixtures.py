@@ -24,11 +24,11 @@ def balance_heuristic(
     """Balance heuristic: `ĝ = (1/N) Σ_i Σ_t (Σ_{t'≥t} γ^t' b_t' r_t') score_t`.
 
     Per-decision weights `b_t` against the mixture of the sources (Veach and Guibas 1995, over
-    prefixes of trajectories). Unbiased for `∇J_γ(θ)`,
-    as long as some source can take every action that the target can. Second moment: at most that of
-    `per_decision` with any one source, over its share. The default for several behaviours whose
-    log-probabilities can be computed; with the target's own fresh data among the sources
-    (`weights.defensive`) no weight exceeds one over its share.
+    prefixes of trajectories). Unbiased for `∇J_γ(θ)`, as long as some source can take every action
+    that the target can. Second moment: at most that of `per_decision` with any one source, over its
+    share. The default for several behaviours whose log-probabilities can be computed; with the
+    target's own fresh data among the sources (`weights.defensive`) no weight exceeds one over its
+    share.
 
     Args:
         log_prob_target: `[S]`, differentiated.
@@ -65,8 +65,8 @@ def power_mean(
 
     Montenegro et al. 2025: every trajectory is weighted to its own source, by the power mean of its
     weight and 1, and stale sources count less. Biased by `O(λ)`, which vanishes as the data grows;
-    weights never exceed `1/λ_j`. Use it for many stale sources, each of which needs to know its own
-    log-probabilities alone.
+    no trajectory counts more than `α_j N / (n_j λ_j)`. Use it for many stale sources, each of which
+    needs to know its own log-probabilities alone.
 
     Args:
         log_prob_target: `[S]`, differentiated.

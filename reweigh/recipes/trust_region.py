@@ -90,9 +90,10 @@ def geppo(
     Queeney et al. 2021, section 5, on the data of the last policies: each step's trust region is
     around the ratio `c_t` that the current policy has to the step's behaviour. Its radius is
     `ε' = ε / mean_age`, so that an update moves the policy as far as one of PPO's. `α` are the most
-    even proportions of that mean age, over the policies' shares of the steps.
-    Biased as `ppo`, with the states of a mixture of old policies. Weights never exceed `c + ε'`
-    where the advantage is positive. Use it where a batch of fresh steps alone is too small.
+    even proportions of that mean age, over the policies' shares of the steps. Biased as `ppo`, with
+    the states of a mixture of old policies. Second moment: that of one ratio; weights never exceed
+    `α (c + ε')` where the advantage is positive. Use it where a batch of fresh steps alone is too
+    small.
 
     Args:
         log_prob_target: `[S]`, differentiated.
@@ -114,8 +115,10 @@ def geppo(
     contracts.proportions("shares", shares, len(shares))
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     centre = log_ratios(log_prob_current, log_prob_behaviour, segments)
+    index = segments.fill(age - 1)
+    contracts.groups("age - 1", index, len(shares))
     proportions = weights.proportions_by_age(len(shares), mean_age=mean_age)
-    counted = (proportions.to(shares.device) / shares)[segments.fill(age - 1)]
+    counted = (proportions.to(shares.device) / shares)[index]
     objective = surrogates.clipped_ratio(
         ratios,
         counted * segments.read("advantages", advantages),

@@ -45,8 +45,8 @@ MUTATIONS = [
     (TRUST_REGION, "torch.where(segments.is_first, to_go, 0.0)", "rewards"),
     (
         GROUPS,
-        "advantages = segments.spread(adv.group_relative",
-        "advantages = 2 * segments.spread(adv.group_relative",
+        "adv.group_relative(",
+        "2 * adv.group_relative(",
     ),
     (
         GROUPS,

@@ -70,7 +70,7 @@ MUTATIONS = [
     ("core/reduce.py", "torch.where(nothing, 1.0, divisor)", "divisor"),
     ("core/reduce.py", "torch.where(nothing, 0.0, total)", "total"),
     ("core/reduce.py", "divisor.detach()", "divisor"),
-    ("core/reduce.py", "(segments.lengths > 0) & ", ""),
+    ("core/reduce.py", "(segments.lengths == 0) | ", ""),
     ("core/reduce.py", "segments.total(kept.double())", "segments.lengths.double()"),
     ("core/reduce.py", "torch.where(kept, objective, 0.0)", "objective"),
     (

@@ -68,6 +68,8 @@ def _undefined(total: WeightReading, unit: str) -> list[str]:
 def _mean(total: WeightReading) -> list[str]:
     """Uneven weights average less than 1 until a rare large one comes, which proves nothing."""
     away = abs(total.mean - 1)
+    if total.sample_size < LEAST_COUNT:  # whose spread says nothing of their mean
+        return []
     if away <= max(_STANDARD_ERRORS * total.standard_error, _MEAN_TOLERANCE):
         return []
     if total.mean < 1 and total.ess_share < _EVEN_ESS_SHARE:

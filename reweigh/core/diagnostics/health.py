@@ -1,9 +1,9 @@
 """The record that weight health is read from: sums that merge exactly over parts of a batch.
 
 A record is made in the training step and never waits for the device: tensor operations alone, no
-value looked at. Micro-batches and ranks merge theirs; `read` then gives numbers. Records of the raw
-weights and of the bounded ones are two records: an effective sample size after a bound says nothing
-about the policies.
+value looked at (a `Segments` does wait when it is built and first used). Micro-batches and ranks
+merge theirs; `read` then gives numbers. Records of the raw weights and of the bounded ones are two
+records: an effective sample size after a bound says nothing about the policies.
 """
 
 from typing import NamedTuple

@@ -24,7 +24,7 @@ class WeightReading:
     mean: float
     """1 in expectation, since a weight is a ratio of two densities."""
     standard_error: float
-    """Of the mean, where the weights are independent."""
+    """Of the mean, where the weights are independent; NaN for one weight."""
     effective_sample_size: float
     """Kish's, in [0, sample_size]."""
     gradient_effective_sample_size: float
@@ -124,7 +124,9 @@ def _read_row(row: WeightHealth, quantiles: Sequence[float], top: Sequence[int])
         sample_size=count,
         undefined=int(row.undefined),
         mean=mean,
-        standard_error=mean * math.sqrt(max(1 / size - 1 / count, 0.0)) if size else math.nan,
+        standard_error=mean * math.sqrt(max(1 / size - 1 / count, 0.0))
+        if size and count > 1
+        else math.nan,
         effective_sample_size=size,
         gradient_effective_sample_size=_ess(
             float(row.log_gradient), float(row.log_gradient_of_squares)

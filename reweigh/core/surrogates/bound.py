@@ -78,8 +78,11 @@ def renyi_sample_size(divergences: Tensor, segments: Segments) -> Tensor:
         ValueError: Another shape; fragments.
     """
     segments.require_whole("renyi_sample_size")
-    total = segments.total(segments.read("divergences", divergences))
-    return (2 * math.log(len(segments)) - total.logsumexp(0)).exp()
+    divergences = segments.read("divergences", divergences)
+    infinite = divergences == torch.inf
+    total = segments.total(torch.where(infinite, 0.0, divergences))
+    size = (2 * math.log(len(segments)) - total.logsumexp(0)).exp()
+    return torch.where(infinite.any(), 0.0, size)
 
 
 def kish_sample_size(log_weights: Tensor, segments: Segments) -> Tensor:

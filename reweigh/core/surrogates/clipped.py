@@ -18,6 +18,7 @@ def clipped_ratio(
     clip_high: float | None = None,
     dual_clip: float = math.inf,
     log_centre: Tensor | None = None,
+    log_weights: Tensor | None = None,
 ) -> Tensor:
     """`min(ρ_t A_t, clip(ρ_t, c_t - ε, c_t + ε') A_t)`: no reward for leaving the trust region.
 
@@ -26,19 +27,21 @@ def clipped_ratio(
     that the policy had when the improvement began. Where `A_t < 0` nothing bounds the ratio from
     above but the dual clip: `max(·, dual_clip · A_t)` there (Ye et al. 2020).
 
-    What the ratio is of, is the caller's: the geometric mean over a sequence (GSPO), or, with a
-    constant weight `proximal / behaviour` multiplied into the advantages, that to a proximal policy
-    (decoupled PPO: Hilton et al. 2022; Fu et al. 2025). A weight of 0 there rejects the step.
+    What the ratio is of, is the caller's: the geometric mean over a sequence (GSPO), or, with the
+    weights `proximal / behaviour`, that to a proximal policy (decoupled PPO: Hilton et al. 2022; Fu
+    et al. 2025). A weight of 0 rejects the step.
 
     Args:
         log_ratios: `[S]` float32 or float64, what is differentiated.
-        advantages: `[S]`, times a weight that is not negative, if there is one.
+        advantages: `[S]`.
         segments: Where the episodes lie.
         clip: ε, above 0; from 1 on there is no floor.
         clip_high: ε', above 0; without it, ε. Infinity is no ceiling.
         dual_clip: Largest ratio where `A_t < 0`, above 1. Infinite by default: a ratio that
             overflows there gives `-inf`.
         log_centre: `[S]`, `log c_t`; without it 0.
+        log_weights: `[S]`, of a weight that multiplies it all, a constant; without it 0. Their sum
+            with the log-ratio may be small where each of them overflows.
 
     Returns:
         `[S]` float64. At `ρ = c` its gradient is that of `weighted_log_prob` with weight ρ. Where
@@ -67,5 +70,7 @@ def clipped_ratio(
         torch.where(raised > math.log(dual_clip), math.log(dual_clip), raised),
         torch.where(log_ratios > ceiling, ceiling, log_ratios),
     )
+    if log_weights is not None:
+        bounded = bounded + segments.read("log_weights", log_weights).detach()
     bounded = torch.where(advantages == 0, 0.0, bounded)
     return segments.fill(bounded.exp() * advantages)

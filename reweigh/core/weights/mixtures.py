@@ -56,7 +56,9 @@ def select_behaviour(log_prob_sources: Tensor, source: Tensor, segments: Segment
     """
     contracts.vector("source", source, segments.size, "position")
     sources = _read_sources(log_prob_sources, segments)
-    return sources.gather(0, segments.fill(source).unsqueeze(0)).squeeze(0)
+    source = segments.fill(source)
+    contracts.groups("source", source, len(sources))
+    return sources.gather(0, source.unsqueeze(0)).squeeze(0)
 
 
 def step_proportions(source: Tensor, segments: Segments, *, sources: int) -> Tensor:

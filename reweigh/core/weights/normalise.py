@@ -93,7 +93,9 @@ def self_normalise(
     The sum runs over *all* N episodes of the batch. One that has ended keeps its last weight (an
     empty one has weight 1); leaving it out is inconsistent. Each time's weights then average 1:
     bounded by N and biased by `O(1/N)`. With one episode every weight is 1, so a micro-batch must
-    not normalise itself but pass the merged sums of the whole batch. Trajectory log-weights give
+    not normalise itself but pass the merged sums of the whole batch. A rejected episode counts in N
+    with weight 0, and the others make up for it: divide the loss by N too, not by the survivors.
+    Trajectory log-weights give
     the normalisation per trajectory, `N W_i / Σ_j W_j`.
 
     Args:
