@@ -123,3 +123,14 @@ def test_what_is_scaled_overflows_only_if_it_must():
     gradients = torch.autograd.grad(found[[0, 2, 4]].sum(), (value, scale))
     assert not any(bool(g.isnan().any()) for g in gradients)
     assert gradients[0][[1, 3]].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_what_is_broken_in_one_episode_stays_there(broken):
+    segments = Segments.packed([3, 3, 2])
+    x = torch.ones(8, dtype=torch.float64)
+    x[3:6] = broken
+    for a in (torch.zeros(8).double(), torch.full((8,), 0.5).double()):
+        found = linear_recurrence(x, a, segments)
+        whole = linear_recurrence(torch.ones(8).double(), a, segments)
+        assert found[[0, 1, 2, 6, 7]].tolist() == whole[[0, 1, 2, 6, 7]].tolist()
