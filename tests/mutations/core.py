@@ -4,6 +4,7 @@ TESTS = [
     "test_core_segments.py",
     "test_core_scan.py",
     "test_core_ratios.py",
+    "test_core_bounds.py",
     "test_core_returns.py",
     "test_core_scopes.py",
     "test_core_mixtures.py",

@@ -235,8 +235,7 @@ def _left_over(phi, drift, fitted, out, ridges) -> Tensor:
     g = _solve(phi[fitted], drift[fitted], ridges)
     ratios = (1.0 + phi[out] @ g.mT).clamp(min=0.0).mT
     mass = ratios.mean(1, keepdim=True)
-    ratios = torch.where(mass > 0, ratios / mass, 1.0)
-    ratios = torch.cat([torch.ones_like(ratios[:1]), ratios])
+    ratios = torch.cat([torch.ones_like(ratios[:1]), ratios / mass])
     left = (ratios @ drift[out] / int(out.sum())).square().sum(1)
     # A ridge that clips every step held out to 0 is no candidate.
     return torch.cat([left[:1], torch.where(mass.squeeze(1) > 0, left[1:], torch.inf)])
