@@ -52,7 +52,8 @@ def per_decision(
 
     Each reward carries the weight of the steps that led to it (Precup et al. 2000, section 3). With
     prefix weights, `E_φ[score_t · this] = E_θ[score_t Q^θ(s_t, a_t)]`; the weight of step `t` is
-    already in it. The bootstrap carries the last step's weight.
+    already in it. The bootstrap carries the last step's weight. Rewards of both signs whose weights
+    overflow have no sum in float64, and it is NaN: bound the weights first.
 
     Args:
         rewards: `[S]`.
