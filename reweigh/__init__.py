@@ -24,17 +24,19 @@ from reweigh.core.segments import Segments as Segments
 from reweigh.recommend import recommend as recommend
 
 if TYPE_CHECKING:
+    from reweigh.data.batch import Batch as Batch
     from reweigh.data.log import TrajectoryLog as TrajectoryLog
-    from reweigh.data.trajectories import ArraySpec as ArraySpec
+    from reweigh.data.schema import ArraySpec as ArraySpec
+    from reweigh.data.schema import TrajectorySchema as TrajectorySchema
     from reweigh.data.trajectories import Trajectories as Trajectories
-    from reweigh.data.trajectories import TrajectorySchema as TrajectorySchema
     from reweigh.train.run import load_policy as load_policy
 
 _LAZY = {
-    "ArraySpec": "reweigh.data.trajectories",
+    "ArraySpec": "reweigh.data.schema",
+    "Batch": "reweigh.data.batch",
     "Trajectories": "reweigh.data.trajectories",
     "TrajectoryLog": "reweigh.data.log",
-    "TrajectorySchema": "reweigh.data.trajectories",
+    "TrajectorySchema": "reweigh.data.schema",
     "load_policy": "reweigh.train.run",
 }
 

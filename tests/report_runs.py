@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reweigh.data.trajectories import ArraySpec, TrajectorySchema
+from reweigh.data.schema import ArraySpec, TrajectorySchema
 from reweigh.train.config import TrainConfig
 from reweigh.train.progress import HISTOGRAM_BINS, Progress
 from reweigh.train.run import Checkpoint, Run

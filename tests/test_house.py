@@ -18,7 +18,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     ["cli"],
     ["report"],
-    ["train", "verify"],
+    ["learning"],
+    ["train", "verify", "evaluation"],
+    ["behaviour"],
     ["acting"],
     ["data"],
     ["recipes", "recommend"],

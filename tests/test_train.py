@@ -12,9 +12,10 @@ import scripted  # noqa: F401  (registers the environments)
 import torch
 
 import reweigh.train.loop as loop
+from reweigh.data.batch import Batch
 from reweigh.data.trajectories import Trajectories
 from reweigh.train.config import TrainConfig
-from reweigh.train.improve import Batch, improve
+from reweigh.train.improve import improve
 from reweigh.train.learner import Learner
 from reweigh.train.loop import train
 from reweigh.train.run import Run, load_policy

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from reweigh.data.trajectories import ArraySpec, TrajectorySchema
+from reweigh.data.schema import ArraySpec, TrajectorySchema
 
 RAISED = "reweigh.raised"
 """Key of the info in which an episode that the environment broke says how."""
@@ -108,14 +108,18 @@ def _with_free_actions(env: gym.Env, box: spaces.Box) -> gym.Env:
 def schema(environment: str, env: gym.Env) -> TrajectorySchema:
     """Describe the rows that a log of this environment holds."""
     observation, action = env.observation_space, env.action_space
-    assert observation.shape is not None
-    assert action.shape is not None
     return TrajectorySchema(
         environment=environment,
-        observation=ArraySpec(str(observation.dtype), tuple(observation.shape)),
-        action=ArraySpec(str(action.dtype), tuple(action.shape)),
+        observation=_array(observation),
+        action=_array(action),
         discrete_actions=isinstance(action, spaces.Discrete),
     )
+
+
+def _array(space: spaces.Space) -> ArraySpec:
+    assert space.shape is not None
+    choices = (int(space.n),) if isinstance(space, spaces.Discrete) else ()
+    return ArraySpec(str(space.dtype), tuple(space.shape), choices)
 
 
 def policy_description(env: gym.Env, hidden: Sequence[int]) -> str:

@@ -18,10 +18,11 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, wr
 from deltalake.exceptions import DeltaError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from reweigh.data import maintenance
+from reweigh.data import maintenance, selection
 from reweigh.data.damage import damaged_data, failed, refuse_empty_commits
 from reweigh.data.rows import arrow_schema, from_table, to_table
-from reweigh.data.trajectories import Trajectories, TrajectorySchema
+from reweigh.data.schema import TrajectorySchema
+from reweigh.data.trajectories import Trajectories
 
 FORMAT = "1"
 """The version of the table's layout; a reader refuses any other."""
@@ -191,18 +192,38 @@ class TrajectoryLog:
         Raises:
             ValueError: max_steps is below 1, or a file is missing or damaged.
         """
+        yield from self._stream(_KEY, max_steps)
+
+    def stream_episodes(self, *, max_steps: int) -> Iterator[Trajectories]:
+        """The fragments `read` gives, in the order of (episode, time_start), a few at a time.
+
+        The fragments of an episode come together, whichever policies sampled them. Memory holds one
+        batch, and of the log the files that it is spread over.
+
+        Args:
+            max_steps: the most steps in one batch; a longer episode is a batch of its own.
+
+        Raises:
+            ValueError: max_steps is below 1, or a file is missing or damaged.
+        """
+        for batch in self._stream(("episode",), max_steps):
+            yield batch.in_episode_order()
+
+    def _stream(self, key: tuple[str, ...], max_steps: int) -> Iterator[Trajectories]:
+        """All fragments in batches sorted by a key; those of one key are in one batch."""
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}; a batch needs at least one step.")
         snapshot = self._snapshot()
         index = self._index(snapshot)
-        order = np.lexsort([index[name] for name in reversed(_KEY)])
-        keys = np.stack([index[name][order] for name in _KEY], axis=1)
-        for first, stop in _batches(keys, index["lengths"][order], max_steps):
-            batch = self._read(snapshot, _between(keys[first], keys[stop - 1]))
+        order = np.lexsort([index[name] for name in reversed(key)])
+        keys = np.stack([index[name][order] for name in key], axis=1)
+        for first, stop in selection.batches(keys, index["lengths"][order], max_steps):
+            where = selection.between(key, keys[first], keys[stop - 1])
+            batch = self._read(snapshot, where)
             if len(batch) != stop - first:
                 raise ValueError(
-                    f"{self.path} is damaged: rows of policies {keys[first][0]} to "
-                    f"{keys[stop - 1][0]} are missing. Restore the log from a backup."
+                    f"{self.path} is damaged: rows of which {where} are missing. "
+                    "Restore the log from a backup."
                 )
             yield batch
 
@@ -242,7 +263,7 @@ class TrajectoryLog:
                 # Checked before chosen: a flipped bit in a key must not hide its row.
                 table = file.subset(where).to_table(schema=snapshot.schema)
                 rows = from_table(table, self.schema)
-                parts.append(rows.select(_matches(table, where)))
+                parts.append(rows.select(selection.matches(table.select(_KEY), where)))
         rows = Trajectories.concatenate(parts)
         return rows.select(np.lexsort([getattr(rows, name) for name in reversed(_KEY)]))
 
@@ -255,38 +276,3 @@ class TrajectoryLog:
                 parts.append(file.to_table(schema=snapshot.schema, columns=names))
         table = pa.concat_tables(parts)
         return {name: table.column(name).to_numpy() for name in names}
-
-
-def _matches(table: pa.Table, where: pc.Expression) -> np.ndarray:
-    """Indices of the rows of which `where` is true."""
-    numbered = table.select(_KEY).append_column("row", pa.array(np.arange(len(table))))
-    return numbered.filter(where).column("row").to_numpy()
-
-
-def _batches(keys: np.ndarray, lengths: np.ndarray, max_steps: int) -> Iterator[tuple[int, int]]:
-    """Cut sorted rows into batches (first, stop) of at most max_steps, between unequal keys."""
-    first, steps = 0, 0
-    for row, length in enumerate(lengths.tolist()):
-        new_key = row > first and (keys[row] != keys[row - 1]).any()
-        if new_key and steps + length > max_steps:
-            yield first, row
-            first, steps = row, 0
-        steps += length
-    if steps:
-        yield first, len(lengths)
-
-
-def _between(first: np.ndarray, last: np.ndarray) -> pc.Expression:
-    """Rows whose key lies from first to last, both included, in lexicographic order."""
-    version, episode, time = (pc.field(name) for name in _KEY)
-    # The first line says nothing new, but it is all that the files' statistics can be held against.
-    return (
-        (version >= first[0])
-        & (version <= last[0])
-        & (
-            (version > first[0])
-            | (episode > first[1])
-            | ((episode == first[1]) & (time >= first[2]))
-        )
-        & ((version < last[0]) | (episode < last[1]) | ((episode == last[1]) & (time <= last[2])))
-    )

@@ -11,7 +11,8 @@ import zlib
 import numpy as np
 import pyarrow as pa
 
-from reweigh.data.trajectories import PER_STEP, ArraySpec, Trajectories, TrajectorySchema, columns
+from reweigh.data.schema import ArraySpec, TrajectorySchema
+from reweigh.data.trajectories import PER_STEP, Trajectories, columns
 
 UNITS = {
     "observations": "as the environment gives them",

@@ -4,84 +4,17 @@ Packed means that the steps of all fragments lie end to end on one axis, with `l
 each ends. That is what an Arrow list column holds on disk, so a log is read without padding.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Self
 
 import numpy as np
 
+from reweigh.data.schema import MISSING, ArraySpec, TrajectorySchema
+
 PER_STEP = ("observations", "actions", "rewards", "log_probs")
 """The columns that hold one entry a step; all others hold one entry a fragment."""
-
-_DTYPES = (
-    "bool",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-    *(f"float{bits}" for bits in (16, 32, 64)),
-)
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """The dtype (numpy's name, such as "float32") and shape of one observation or one action.
-
-    Raises:
-        ValueError: the dtype is not a bool, an integer or a float.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    def __post_init__(self):
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"dtype is {self.dtype!r}; use one of {', '.join(_DTYPES)}.")
-
-    @property
-    def size(self) -> int:
-        """How many numbers one entry holds."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    def __str__(self) -> str:
-        return f"{self.dtype}{list(self.shape)}"
-
-
-@dataclass(frozen=True)
-class TrajectorySchema:
-    """What every fragment of one log looks like.
-
-    Attributes:
-        environment: the environment's id, such as "CartPole-v1".
-        observation: one observation.
-        action: one action; a discrete one has shape ().
-        discrete_actions: whether `log_probs` are of probabilities (at most 0) or of densities.
-    """
-
-    environment: str
-    observation: ArraySpec
-    action: ArraySpec
-    discrete_actions: bool
-
-    def to_json(self) -> str:
-        """The schema as one line of JSON; `from_json` gives it back."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The schema that `to_json` wrote.
-
-        Raises:
-            ValueError: the text is not such a schema.
-        """
-        try:
-            values = json.loads(text)
-            specs = {
-                name: ArraySpec(values[name]["dtype"], tuple(values[name]["shape"]))
-                for name in ("observation", "action")
-            }
-            return cls(**{**values, **specs})
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"Not a trajectory schema: {text!r} ({error}).") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +28,8 @@ class Trajectories:
         observations: [S, *observation], what the policy saw before each action.
         actions: [S, *action].
         rewards: [S] float64.
-        log_probs: [S] float64, log π_behaviour(action | observation) in nats.
+        log_probs: [S] float64, log π_behaviour(action | observation) in nats; NaN where the log's
+            schema says that they are missing.
         lengths: [N] int64, steps of each fragment.
         final_observations: [N, *observation], after the last step of each fragment.
         terminated: [N] bool, the episode ended in a terminal state: its value is 0.
@@ -239,9 +173,24 @@ class Trajectories:
     def _validate_values(self, schema: TrajectorySchema) -> None:
         for name in (*PER_STEP, "final_observations"):
             column = getattr(self, name)
-            if np.issubdtype(column.dtype, np.inexact):
+            if name == "log_probs" and schema.behaviour == MISSING:
+                self._refuse(name, ~np.isnan(column), "this log holds none: NaN stands for each")
+            elif np.issubdtype(column.dtype, np.inexact):
                 finite = np.isfinite(column).all(axis=tuple(range(1, column.ndim)))
                 self._refuse(name, ~finite, "only finite numbers can be learnt from")
+        for name, spec in (
+            ("observations", schema.observation),
+            ("final_observations", schema.observation),
+            ("actions", schema.action),
+        ):
+            if spec.choices:
+                column = getattr(self, name)
+                outside = (column < 0) | (column >= np.reshape(spec.choices, spec.shape))
+                self._refuse(
+                    name,
+                    outside.any(axis=tuple(range(1, column.ndim))),
+                    f"its choices count from 0, and there are {list(spec.choices)} of them",
+                )
         if schema.discrete_actions:
             self._refuse(
                 "log_probs",

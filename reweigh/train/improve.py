@@ -9,7 +9,6 @@ recomputed on all steps before each pass.
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,45 +19,9 @@ from reweigh.core.reduce import loss
 from reweigh.core.returns import reward_to_go
 from reweigh.core.segments import Segments
 from reweigh.core.surrogates import clipped_ratio
-from reweigh.data.trajectories import Trajectories
+from reweigh.data.batch import Batch
 from reweigh.train.config import TrainConfig
 from reweigh.train.learner import Learner
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The steps of the last policies as tensors, the fragments of an episode joined."""
-
-    observations: Tensor  # [S, *observation]
-    actions: Tensor  # [S, *action]
-    rewards: Tensor  # [S]
-    log_prob_behaviour: Tensor  # [S]
-    policy_version: Tensor  # [S]
-    segments: Segments
-    final_observations: Tensor  # [N, *observation]
-    goes_on: Tensor  # [N] bool: the episode did not terminate there, so its future has a value
-
-    @classmethod
-    def of(cls, trajectories: Trajectories) -> "Batch":
-        """Join the fragments that follow each other in an episode."""
-        t = trajectories.in_episode_order()
-        first, last = t.episode_spans()
-        return cls(
-            observations=torch.from_numpy(t.observations),
-            actions=torch.from_numpy(t.actions),
-            rewards=torch.from_numpy(t.rewards),
-            log_prob_behaviour=torch.from_numpy(t.log_probs),
-            policy_version=torch.from_numpy(np.repeat(t.policy_version, t.lengths)),
-            segments=Segments.packed(
-                torch.from_numpy(t.stop[last] - t.start[first]),
-                time_start=torch.from_numpy(t.time_start[first]),
-            ),
-            final_observations=torch.from_numpy(t.final_observations[last]),
-            goes_on=torch.from_numpy(~t.terminated[last]),
-        )
-
-    def __len__(self) -> int:
-        return len(self.rewards)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from reweigh.acting.collect import Collected
 from reweigh.acting.environments import episode_seed
 from reweigh.acting.evaluate import evaluate
 from reweigh.core.diagnostics import effective_sample_size, weight_summary
+from reweigh.data.batch import Batch
 from reweigh.data.trajectories import Trajectories
 from reweigh.train.config import TrainConfig
-from reweigh.train.improve import Batch, Improvement, improve
+from reweigh.train.improve import Improvement, improve
 from reweigh.train.learner import Learner
 from reweigh.train.progress import HISTOGRAM_BINS, Progress
 from reweigh.train.run import Checkpoint, Run

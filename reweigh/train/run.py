@@ -25,7 +25,7 @@ from reweigh.acting.policy import build
 from reweigh.data.files import read_tensors, write_tensors, write_whole
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.policies import PolicyStore
-from reweigh.data.trajectories import TrajectorySchema
+from reweigh.data.schema import TrajectorySchema
 from reweigh.train.config import TrainConfig
 from reweigh.train.progress import Progress
 

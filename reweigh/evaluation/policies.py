@@ -1,0 +1,89 @@
+"""A policy beside a log: is it of the same space, and how likely is it to act as logged?"""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent
+
+from reweigh.core.ratios import refuse
+from reweigh.data.batch import Batch
+
+AT_ONCE = 65_536
+"""Steps that a policy is evaluated on at once."""
+
+
+@torch.no_grad()
+def log_prob(policy: nn.Module, batch: Batch) -> Tensor:
+    """`log π(a_t | s_t)` of every logged step, in chunks of `AT_ONCE`.
+
+    Args:
+        policy: A module from observations `[B, *observation]` to a distribution over `B` actions.
+        batch: The logged steps.
+
+    Returns:
+        `[S]` float64; `-inf` where the policy never takes the action.
+
+    Raises:
+        ValueError: The policy cannot be given these observations, or is of other actions; it gives
+            NaN. Says at which episode and step.
+    """
+    parts = [torch.zeros(0, dtype=torch.float64)]
+    for observations, actions in zip(
+        batch.observations.split(AT_ONCE), batch.actions.split(AT_ONCE), strict=True
+    ):
+        distribution = act(policy, observations)
+        _require_same_actions(distribution, actions, batch)
+        parts.append(distribution.log_prob(actions).double())
+    found = torch.cat(parts)
+    refuse("the policy's log-probability", found, ~(found < torch.inf), batch.segments)
+    return found
+
+
+def act(policy: nn.Module, observations: Tensor) -> Distribution:
+    """The policy's distribution at each observation.
+
+    Raises:
+        ValueError: It cannot be given such observations, or gives no distribution.
+    """
+    try:
+        distribution = policy(observations)
+    except (RuntimeError, IndexError, TypeError) as error:  # how foreign modules refuse a shape
+        raise ValueError(
+            f"the policy cannot be given the log's observations, {observations.dtype} "
+            f"{list(observations.shape[1:])} each: {' '.join(str(error).split())}; is it a policy "
+            "of this environment?"
+        ) from error
+    if not isinstance(distribution, Distribution):
+        raise ValueError(
+            f"the policy returned {type(distribution).__name__}; it must return a "
+            "torch.distributions.Distribution over actions"
+        )
+    return distribution
+
+
+def _require_same_actions(distribution: Distribution, actions: Tensor, batch: Batch) -> None:
+    """Refuses logged actions that the policy does not know."""
+    shape = tuple(distribution.event_shape)
+    if shape != tuple(actions.shape[1:]):
+        raise ValueError(
+            f"the policy's actions have shape {list(shape)}, those of the log "
+            f"{list(actions.shape[1:])}: it is a policy of another environment"
+        )
+    choices = _choices(distribution)
+    if choices is None:
+        return
+    outside = (batch.actions < 0) | (batch.actions >= choices)
+    if bool(outside.any()):
+        step = int(outside.flatten(1).any(1).nonzero()[0]) if shape else int(outside.nonzero()[0])
+        episode = int(batch.segments.episode[step])
+        raise ValueError(
+            f"the policy has {choices} actions, but the log holds action "
+            f"{batch.actions[step].tolist()} in episode {int(batch.episode[episode])}, step "
+            f"{int(batch.segments.time[step])}: it is a policy of another environment"
+        )
+
+
+def _choices(distribution: Distribution) -> int | None:
+    """How many choices there are, for each number of an action; None if it is continuous."""
+    if isinstance(distribution, Independent):
+        return _choices(distribution.base_dist)
+    return distribution.param_shape[-1] if isinstance(distribution, Categorical) else None
