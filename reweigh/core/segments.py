@@ -282,7 +282,8 @@ class Segments:
 
     def last(self, x: Tensor) -> Tensor:
         """The value at the last step of each episode: `[S]` to `[N]`; 0 for an empty episode."""
-        return self.total(torch.where(self.is_last, x, 0.0))
+        place = self.is_last.nonzero().squeeze(1)
+        return x.new_zeros(len(self)).index_add(0, self.episode[place], x[place])
 
     def mean(self, x: Tensor) -> Tensor:
         """Mean over all existing steps: `[S]` to a scalar; 0 where there is none."""

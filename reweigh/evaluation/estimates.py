@@ -18,8 +18,6 @@ class Estimate:
     """The confidence interval."""
     level: float
     """Its level, such as 0.95."""
-    interval: str
-    """Its name, such as "student_t"."""
     episodes: int
     """How many episodes the estimate is from."""
     effective_sample_size: float
@@ -48,17 +46,31 @@ class Evaluation:
     """By the estimator's name, the behaviour's own value first."""
     left_out: Mapping[str, str]
     """Estimators that do not apply to this log, and why."""
-    environment: str
+    environment: str | None
+    """None if what was evaluated from is no log."""
     episodes: int
     steps: int
     discount: float
+    level: float
+    """The level of the confidence intervals."""
+    interval: str
+    """The name of the confidence intervals, such as "student_t"."""
     behaviour: str
     """Where the behaviour's log-probabilities come from: `TrajectorySchema.behaviour`."""
     weight_histogram: tuple[int, ...]
-    """Episodes by log10 of the trajectory weight, in equal bins from -4 to 4, the first and the
-    last open to the outside."""
+    """Episodes by log10 of the trajectory weight, in `profile.BINS` equal bins, the outer ones
+    open; empty if there are no weights, since the behaviour's log-probabilities are missing."""
     ess_by_time: tuple[float, ...]
     """Effective sample size of the product of ratios so far, at each time, in episodes."""
 
     def __getitem__(self, method: str) -> Estimate:
+        """The estimate of an estimator.
+
+        Raises:
+            ValueError: There is none, or it does not apply; says why.
+        """
+        if method in self.left_out:
+            raise ValueError(f"{method} does not apply: {self.left_out[method]}")
+        if method not in self.estimates:
+            raise ValueError(f"no estimator {method!r} was asked, only {', '.join(self.estimates)}")
         return self.estimates[method]

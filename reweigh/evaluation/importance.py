@@ -72,7 +72,8 @@ def weighted_per_decision(sample: Sample) -> Terms:
         `weighted_importance_sampling`.
     """
     weighted = Weighted(sample.discounted_rewards, sample.log_prefix, sample.segments)
-    return Terms(torch.zeros_like(sample.returns), weighted, sample.log_trajectory)
+    nothing = torch.zeros(len(sample), dtype=torch.float64)
+    return Terms(nothing, weighted, sample.log_trajectory)
 
 
 def truncated(sample: Sample, *, maximum: float = 10.0, lowest_return: float = 0.0) -> Terms:

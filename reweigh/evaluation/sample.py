@@ -32,7 +32,7 @@ class Sample:
     """`[S]`, under the policy that took it."""
     segments: Segments
     discount: float
-    """γ, in [0, 1]: what is estimated is `E_θ[Σ_t γ^t r_t]`, up to where the logged episodes end."""
+    """γ in [0, 1]: what is estimated is `E_θ[Σ_t γ^t r_t]`, up to where logged episodes end."""
     batch: Batch | None = None
     """Observations and actions, for the estimators that model states."""
     policy: nn.Module | None = None
@@ -50,6 +50,7 @@ class Sample:
         Raises:
             ValueError: the policy is of another space; an episode has no start or no end.
         """
+        _require_whole(batch)
         return cls(
             rewards=batch.rewards,
             log_prob_target=log_prob(policy, batch),
@@ -63,9 +64,23 @@ class Sample:
     def __len__(self) -> int:
         return len(self.segments)
 
+    @property
+    def weighable(self) -> bool:
+        """Whether the behaviour's log-probabilities are there."""
+        return not bool(self.segments.fill(self.log_prob_behaviour).isnan().any())
+
     @cached_property
     def log_ratios(self) -> Tensor:
-        """`[S]` float64: `log ρ_t`."""
+        """`[S]` float64: `log ρ_t`.
+
+        Raises:
+            ValueError: the behaviour's log-probabilities are missing, or some cannot be.
+        """
+        if not self.weighable:
+            raise ValueError(
+                "the log does not hold the behaviour's log-probabilities, and without them nothing "
+                "can be weighed: estimate them by `reweigh import LOG NEW_LOG --estimate-behaviour`"
+            )
         return ratios.log_ratios(self.log_prob_target, self.log_prob_behaviour, self.segments)
 
     @cached_property
@@ -121,3 +136,22 @@ class Sample:
             segments=chosen,
             batch=batch,
         )
+
+
+def _require_whole(batch: Batch) -> None:
+    """Refuses episodes that start after time 0 or have no end."""
+    for bad, what in (
+        (batch.segments.time_start > 0, "begins at"),
+        (~(batch.terminated | batch.truncated), "has no end: nothing follows"),
+    ):
+        if bool(bad.any()):
+            i = int(bad.nonzero()[0])
+            step = int(batch.segments.time_start[i])
+            if "end" in what:
+                step += int(batch.segments.lengths[i]) - 1
+            raise ValueError(
+                f"episode {int(batch.episode[i])} {what} step {step} ({int(bad.sum())} such "
+                "episodes), and evaluation needs whole ones: leave them out by `reweigh import LOG "
+                "NEW_LOG --unfinished drop`, or call their ends truncations by `--unfinished "
+                "truncated`"
+            )

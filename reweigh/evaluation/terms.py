@@ -70,7 +70,7 @@ class Terms:
 class Totals(NamedTuple):
     """What the estimate is computed from: it merges exactly over the parts of a sample."""
 
-    count: int
+    units: int
     """N."""
     plain: Tensor
     """Scalar: the mean of `x_i`."""
@@ -99,8 +99,8 @@ def totals(terms: Terms) -> Totals:
 
 def merge(first: Totals, second: Totals) -> Totals:
     """The totals of two parts together, exact in any order."""
-    count = first.count + second.count
-    share = second.count / count
+    units = first.units + second.units
+    share = second.units / units
     plain = first.plain + (second.plain - first.plain) * share
     times = max(len(first.log_sums), len(second.log_sums))
     parts = [(_prolonged(part, times), part.ratios) for part in (first, second)]
@@ -109,7 +109,7 @@ def merge(first: Totals, second: Totals) -> Totals:
     for log_sums, part in parts:
         here = log_sums[: len(part)] - sums[: len(part)]
         ratios[: len(part)] += torch.where(part == 0, 0.0, here.exp() * part)
-    return Totals(count, plain, sums, ratios)
+    return Totals(units, plain, sums, ratios)
 
 
 def influence(terms: Terms, whole: Totals) -> Tensor:
@@ -127,14 +127,14 @@ def influence(terms: Terms, whole: Totals) -> Tensor:
     if terms.weighted is None:
         return terms.plain
     values, log_weights, segments = terms.weighted
-    shares = whole.count * _shares(log_weights, whole.log_sums, segments)
-    alive = shares * (segments.fill(values) - segments.fill(whole.ratios[segments.time]))
+    shares = _shares(log_weights, whole.log_sums, segments)
+    alive = shares * (segments.fill(values) - whole.ratios[segments.time])
     # Once an episode has ended, w (0 - R_t) / Σ w goes on: the sum over the times that it misses.
     scaled, log_scale = _missed(whole)
     scaled, log_scale = scaled[segments.lengths], log_scale[segments.lengths]
     # No weight exceeds the sums that it is part of, and so nothing overflows here.
     missed = torch.where(scaled == 0, 0.0, (segments.last(log_weights) + log_scale).exp()) * scaled
-    return terms.plain + whole.ratios.sum() + segments.total(alive) - whole.count * missed
+    return terms.plain + whole.ratios.sum() + whole.units * (segments.total(alive) - missed)
 
 
 def _shares(log_weights: Tensor, log_sums: Tensor, segments: Segments) -> Tensor:
@@ -144,7 +144,7 @@ def _shares(log_weights: Tensor, log_sums: Tensor, segments: Segments) -> Tensor
 
 
 def _missed(whole: Totals) -> tuple[Tensor, Tensor]:
-    """`Σ_{t≥L} R_t / Σ_j w_jt` for `L` from 0 to `T`, `[T + 1]`, scaled, and the scale's logarithm."""
+    """`Σ_{t≥L} R_t / Σ_j w_jt` for `L` from 0 to `T`, scaled, and the scale's logarithm."""
     log_inverse = torch.where(whole.ratios == 0, -torch.inf, -whole.log_sums)
     log_scale = log_inverse.flip(0).cummax(0).values.flip(0)
     log_scale = torch.where(log_scale == -torch.inf, 0.0, log_scale)

@@ -9,6 +9,7 @@ Which file to read:
 """
 
 from reweigh.core.diagnostics.advice import advice as advice
+from reweigh.core.diagnostics.advice import doubts as doubts
 from reweigh.core.diagnostics.ess import effective_sample_size as effective_sample_size
 from reweigh.core.diagnostics.ess import ess_by_time as ess_by_time
 from reweigh.core.diagnostics.ess import ess_of_sums as ess_of_sums

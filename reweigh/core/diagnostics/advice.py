@@ -10,6 +10,7 @@ _STANDARD_ERRORS = 4.0
 _MEAN_TOLERANCE = 0.01
 _EVEN_ESS_SHARE = 0.7
 _LOW_ESS_SHARE = 0.1
+_FEW = 50
 _LARGE_SHARE = 0.5
 _SPENT = 0.1
 
@@ -52,6 +53,27 @@ def advice(
         *_gradient(total),
         *_spent_groups(raw, unit, group, names),
         *([] if bounded is None else _bound(total, bounded.total)),
+    )
+
+
+def doubts(total: WeightReading, *, unit: str) -> tuple[str, ...]:
+    """Why not to believe a mean that is weighted so, one short sentence each; none if nothing is.
+
+    Unlike `advice`, which asks how well the data serves, it asks whether value and standard error
+    can be believed: a small share of very many episodes may be enough.
+
+    Args:
+        total: Of the weights, before any bound.
+        unit: What a weight is of, in the plural: "steps", "episodes".
+    """
+    if total.sample_size == 0:
+        return (f"There are no {unit} to speak of.",)
+    few = total.effective_sample_size < _FEW and total.ess_share < _EVEN_ESS_SHARE
+    return (
+        *_undefined(total, unit),
+        *_mean(total),
+        *([_effective_sample_size(total, unit)] if few else []),
+        *_tail(total, unit),
     )
 
 

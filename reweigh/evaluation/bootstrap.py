@@ -1,0 +1,89 @@
+"""Estimates of other samples made from the same episodes: drawn again, or one of them left out."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from reweigh.evaluation.terms import Terms, totals
+
+_CELLS = 4_000_000
+"""Numbers of the tables that are held at once."""
+
+
+def resampled(terms: Terms, *, resamples: int, seed: int) -> Tensor:
+    """The estimates of samples drawn from the episodes with replacement, `[resamples]`.
+
+    Each is normalised by the weights of the episodes that it drew.
+
+    Args:
+        terms: Of the whole sample.
+        resamples: How many.
+        seed: Draws them; the global random state is neither used nor changed.
+
+    Returns:
+        `[resamples]` float64. If all episodes are alike, they are the estimate.
+    """
+    count = len(terms)
+    generator = torch.Generator().manual_seed(seed)
+    terms, log_sums = _packed(terms)
+    estimates = []
+    for some in torch.ones(resamples).split(max(_CELLS // count, 1)):
+        drawn = torch.randint(count, (len(some), count), generator=generator)
+        times_drawn = torch.zeros(len(some), count, dtype=torch.float64)
+        times_drawn.scatter_add_(1, drawn, torch.ones_like(times_drawn))
+        estimate = times_drawn @ terms.plain / count
+        for shares, weighted in _tables(terms, log_sums):
+            weights = times_drawn @ shares
+            estimate += torch.where(weights > 0, times_drawn @ weighted / weights, 0.0).sum(1)
+        estimates.append(estimate)
+    return torch.cat(estimates)
+
+
+def leave_one_out(terms: Terms) -> Tensor:
+    """The estimates without each episode in turn, `[N]` float64.
+
+    Args:
+        terms: Of the whole sample, of two episodes at least.
+
+    Returns:
+        `[N]`. Of a mean alone they are `(N V̂ - x_i) / (N - 1)`.
+    """
+    count = len(terms)
+    terms, log_sums = _packed(terms)
+    estimates = (terms.plain.sum() - terms.plain) / (count - 1)
+    for shares, weighted in _tables(terms, log_sums):
+        # Summed over the others, not subtracted from all: one weight may be nearly all of them.
+        remaining, values = _others(shares), _others(weighted)
+        estimates += torch.where(remaining > 0, values / remaining, 0.0).sum(1)
+    return estimates
+
+
+def _packed(terms: Terms) -> tuple[Terms, Tensor]:
+    """The terms end to end without holes, and the log of their weights' sum at each time."""
+    return Terms.concatenate([terms]), totals(terms).log_sums
+
+
+def _tables(terms: Terms, log_sums: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shares `w_it / Σ_j w_jt`, and shares times values, `[N, t]` each, some times at a time."""
+    if terms.weighted is None:
+        return
+    values, log_weights, segments = terms.weighted
+    # An episode without steps has weight 1 and value 0, read from a place at the very end.
+    log_weights = torch.cat([log_weights, log_weights.new_zeros(1)])
+    values = torch.cat([values, values.new_zeros(1)])
+    lengths, last = segments.lengths.unsqueeze(1), (segments.stop - 1).unsqueeze(1)
+    last = torch.where(lengths > 0, last, len(values) - 1)
+    for time in torch.arange(len(log_sums)).split(max(_CELLS // len(terms), 1)):
+        here = torch.where(time < lengths, segments.start.unsqueeze(1) + time, last)
+        scale = torch.where(log_sums[time] == -torch.inf, 0.0, log_sums[time])
+        shares = (log_weights[here] - scale).exp()
+        yield shares, torch.where(time < lengths, shares * values[here], 0.0)
+
+
+def _others(x: Tensor) -> Tensor:
+    """For each row the sum of all the other rows, `[N, t]`."""
+    before = x.cumsum(0).roll(1, 0)
+    after = x.flip(0).cumsum(0).roll(1, 0).flip(0)
+    before[0], after[-1] = 0.0, 0.0
+    return before + after

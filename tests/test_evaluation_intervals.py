@@ -1,0 +1,163 @@
+"""Confidence intervals: what textbooks and SciPy say, and what they refuse."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from evaluation_samples import sample
+from scipy import stats
+
+from reweigh.evaluation import importance
+from reweigh.evaluation.intervals import (
+    Evidence,
+    bias_corrected_bootstrap,
+    bootstrap,
+    empirical_bernstein,
+    hoeffding,
+    normal,
+    student_t,
+)
+from reweigh.evaluation.terms import Terms, influence, totals
+
+ASYMPTOTIC = (normal, student_t, bootstrap, bias_corrected_bootstrap)
+
+
+def evidence(terms: Terms) -> Evidence:
+    whole = totals(terms)
+    return Evidence(float(whole.value), influence(terms, whole), lambda: [terms])
+
+
+def mean_of(numbers) -> Evidence:
+    return evidence(Terms(torch.as_tensor(np.asarray(numbers), dtype=torch.float64)))
+
+
+def skewed(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).gamma(0.7, 2.0, count)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
+def test_student_t_and_normal_are_scipys(level):
+    x = skewed(17)
+    spread = {"loc": x.mean(), "scale": stats.sem(x)}
+    found = student_t(mean_of(x), level)
+    assert found == pytest.approx(stats.t.interval(level, 16, **spread), rel=1e-12)
+    assert normal(mean_of(x), level) == pytest.approx(
+        stats.norm.interval(level, **spread), rel=1e-12
+    )
+
+
+def test_the_standard_error_of_a_ratio_is_that_of_the_delta_method():
+    s = sample([1] * 200, 3)
+    terms = importance.weighted_importance_sampling(s)
+    w = s.log_trajectory.exp().numpy()
+    x, ratio = w * s.returns.numpy(), float(totals(terms).value)
+    by_hand = math.sqrt(((x - ratio * w) ** 2).sum() / (len(w) * (len(w) - 1))) / w.mean()
+    assert evidence(terms).standard_error == pytest.approx(by_hand, rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["percentile", "BCa"])
+def test_bootstraps_of_a_ratio_are_scipys(method):
+    s = sample([1] * 60, 5, spread=0.8)
+    terms = importance.weighted_importance_sampling(s)
+    w = s.log_trajectory.exp().numpy()
+    x = w * s.returns.numpy()
+    theirs = stats.bootstrap(
+        (x, w),
+        lambda x, w, axis: x.sum(axis) / w.sum(axis),
+        paired=True,
+        vectorized=True,
+        method=method,
+        n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    ours = {"percentile": bootstrap, "BCa": bias_corrected_bootstrap}[method]
+    found = ours(evidence(terms), 0.95, resamples=20_000)
+    width = theirs.high - theirs.low
+    assert found == pytest.approx((theirs.low, theirs.high), abs=0.03 * width)
+
+
+def test_bias_correction_moves_the_quantiles_of_a_skewed_mean():
+    plain = bootstrap(mean_of(skewed(40)), 0.95)
+    moved = bias_corrected_bootstrap(mean_of(skewed(40)), 0.95)
+    assert moved.low > plain.low
+    assert moved.high > plain.high
+
+
+def test_hoeffding_of_ten_thousand_uniform_numbers_is_narrow():
+    x = np.random.default_rng(0).uniform(size=10_000)
+    low, high = hoeffding(mean_of(x), 0.95, lowest=0.0, highest=1.0)
+    assert (high - low) / 2 == pytest.approx(math.sqrt(math.log(40) / 20_000), rel=1e-12)
+    assert (high - low) / 2 < 0.0137
+
+
+def test_empirical_bernstein_by_hand():
+    low, high = empirical_bernstein(mean_of([0.0, 1.0, 1.0, 0.0]), 0.9, lowest=-1.0, highest=2.0)
+    half = math.sqrt(2 * (1 / 3) * math.log(40) / 4) + 7 * 3 * math.log(40) / 9
+    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), rel=1e-12)
+
+
+def test_terms_that_vary_little_favour_empirical_bernstein():
+    x = 0.5 + 0.01 * np.random.default_rng(0).uniform(size=2000)
+    wide = hoeffding(mean_of(x), 0.95, lowest=0.0, highest=1.0)
+    narrow = empirical_bernstein(mean_of(x), 0.95, lowest=0.0, highest=1.0)
+    assert wide.low < narrow.low < 0.505 < narrow.high < wide.high
+
+
+@pytest.mark.parametrize("interval", ASYMPTOTIC)
+def test_equal_terms_leave_no_doubt(interval):
+    found = interval(mean_of([2.0] * 30), 0.95)
+    assert found == pytest.approx((2.0, 2.0))
+
+
+@pytest.mark.parametrize("interval", ASYMPTOTIC)
+def test_a_higher_level_is_wider_and_holds_the_estimate(interval):
+    for f in (importance.per_decision, importance.weighted_per_decision):
+        told = evidence(f(sample([3, 5, 2, 4] * 20, 1)))
+        inner, outer = interval(told, 0.8), interval(told, 0.99)
+        assert outer.low < inner.low < told.value < inner.high < outer.high
+
+
+def test_resampling_is_a_function_of_the_seed_alone():
+    told = mean_of(skewed(30))
+    torch.manual_seed(1)
+    first = bootstrap(told, 0.95, seed=3)
+    state = torch.random.get_rng_state()
+    assert bootstrap(told, 0.95, seed=3) == first
+    assert bootstrap(told, 0.95, seed=4) != first
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_single_episode_has_no_error():
+    told = mean_of([3.0])
+    assert math.isnan(told.standard_error)
+    assert all(math.isnan(x) for x in (*student_t(told, 0.95), *normal(told, 0.95)))
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95.0, math.nan])
+@pytest.mark.parametrize("interval", ASYMPTOTIC)
+def test_a_level_that_is_none(interval, level):
+    with pytest.raises(ValueError, match=r"such as 0\.95, got"):
+        interval(mean_of([1.0, 2.0]), level)
+
+
+@pytest.mark.parametrize("interval", [hoeffding, empirical_bernstein])
+def test_what_concentration_refuses(interval):
+    bound = partial(interval, lowest=0.0, highest=1.0)
+    with pytest.raises(ValueError, match=r"lie in \[0.2, 1.5\], outside the range \[0, 1\]"):
+        bound(mean_of([0.2, 1.5]), 0.95)
+    with pytest.raises(ValueError, match="use truncated"):
+        bound(evidence(importance.weighted_per_decision(sample([2, 3]))), 0.95)
+    with pytest.raises(ValueError, match=r"such as 0\.95"):
+        bound(mean_of([0.2, 0.5]), 1.0)
+    with pytest.raises(ValueError, match="at least 2 episodes"):
+        empirical_bernstein(mean_of([0.5]), 0.95, lowest=0.0, highest=1.0)
+
+
+def test_what_a_bootstrap_refuses():
+    refitted = evidence(Terms(torch.tensor([1.0, 2.0], dtype=torch.float64), refitted=True))
+    with pytest.raises(ValueError, match="use student_t"):
+        bootstrap(refitted, 0.95)
+    with pytest.raises(ValueError, match="resamples must be"):
+        bootstrap(mean_of([1.0, 2.0]), 0.95, resamples=0)
