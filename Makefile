@@ -25,7 +25,7 @@ mutants: .venv/installed-dev  ## break the code on purpose; every change must be
 compare: .venv/installed .venv-compare/installed  ## Stable-Baselines3 PPO and reweigh, measured alike
 	.venv-compare/bin/python benchmarks/peers.py
 
-parity: .venv-parity/installed  ## the same numbers as rlax, TorchRL, TRL, verl and arviz-stats
+parity: .venv-parity/installed  ## the same numbers as rlax, TorchRL, TRL, verl, arviz-stats and SCOPE-RL
 	.venv-parity/bin/python -m pytest parity
 
 clean:
@@ -56,6 +56,6 @@ PARITY_PIP := $(subst .venv,.venv-parity,$(BIN)/python) -m pip install --quiet \
 .venv-parity/installed: parity/constraints.txt
 	$(PYTHON) -m venv .venv-parity
 	$(PARITY_PIP) torch
-	$(PARITY_PIP) rlax torchrl trl arviz-stats ray omegaconf orjson codetiming pytest
+	$(PARITY_PIP) rlax torchrl trl arviz-stats scope-rl ray omegaconf orjson codetiming pytest deltalake
 	$(PARITY_PIP) --no-deps verl
 	touch $@

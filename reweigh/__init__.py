@@ -24,12 +24,13 @@ from reweigh.core.segments import Segments as Segments
 from reweigh.recommend import recommend as recommend
 
 if TYPE_CHECKING:
+    from reweigh.acting.stored import load_policy as load_policy
     from reweigh.data.batch import Batch as Batch
     from reweigh.data.log import TrajectoryLog as TrajectoryLog
     from reweigh.data.schema import ArraySpec as ArraySpec
     from reweigh.data.schema import TrajectorySchema as TrajectorySchema
     from reweigh.data.trajectories import Trajectories as Trajectories
-    from reweigh.train.run import load_policy as load_policy
+    from reweigh.evaluation.evaluate import evaluate as evaluate
 
 _LAZY = {
     "ArraySpec": "reweigh.data.schema",
@@ -37,7 +38,8 @@ _LAZY = {
     "Trajectories": "reweigh.data.trajectories",
     "TrajectoryLog": "reweigh.data.log",
     "TrajectorySchema": "reweigh.data.schema",
-    "load_policy": "reweigh.train.run",
+    "evaluate": "reweigh.evaluation.evaluate",
+    "load_policy": "reweigh.acting.stored",
 }
 
 

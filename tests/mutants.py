@@ -50,7 +50,8 @@ def main(*chosen: str) -> int:
         folder = Path(name)
         shutil.copytree(ROOT / "reweigh", folder / "reweigh")
         shutil.copy(ROOT / "pyproject.toml", folder)
-        shutil.copytree(ROOT / "tests", folder / "tests")
+        for other in ("tests", "benchmarks"):
+            shutil.copytree(ROOT / other, folder / other)
         for title in chosen or LISTS:
             content = runpy.run_path(str(LISTS[title]))
             mutations, tests = content["MUTATIONS"], content["TESTS"]

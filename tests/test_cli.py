@@ -258,7 +258,7 @@ def test_interrupting_before_the_first_iteration_is_calm(reweigh, monkeypatch):
 
 
 def test_verify_proves_the_installation_in_json_too(reweigh, tmp_path):
-    shipped = Path(cli.__file__).parent / "golden.json"
+    shipped = Path(loop.__file__).parent.parent / "golden.json"
     golden = json.loads(shipped.read_text())
     golden["problems"] = golden["problems"][:1]
     small = tmp_path / "small.json"

@@ -156,8 +156,16 @@ def test_an_action_that_the_target_never_takes_has_weight_0_and_no_nan():
     for name, f in EVERY.items():
         terms = f(s)
         assert influence(terms, totals(terms)).isfinite().all(), name
-    everywhere = replace(s, log_prob_target=torch.full((6,), -torch.inf))
-    assert value(importance.weighted_per_decision(everywhere)) == 0.0
+    # From time 1 on no weight is left, while an episode that ended before would have kept its own.
+    later = replace(sample([1, 3, 3], 4), log_prob_target=torch.tensor([-torch.inf] * 7))
+    later.log_prob_target[[1, 4]] = -1.0
+    for name, f in EVERY.items():
+        terms = f(later)
+        assert influence(terms, totals(terms)).isfinite().all(), name
+    first = float(later.rewards[1] * later.log_ratios[1].exp())
+    first += float(later.rewards[4] * later.log_ratios[4].exp())
+    first /= float(later.log_ratios[1].exp() + later.log_ratios[4].exp())
+    assert value(importance.weighted_per_decision(later)) == pytest.approx(first)
 
 
 def test_truncation_bounds_what_a_term_can_be():

@@ -7,7 +7,8 @@ from report_runs import CONFIG, make_run, progress
 from rich.cells import cell_len
 from rich.console import Console
 
-from reweigh.report.display import LiveDisplay, bar, line, sparkline, time_left, title
+from reweigh.report.display import LiveDisplay, line, time_left, title
+from reweigh.report.screen import bar, sparkline
 
 
 class Terminal(io.TextIOWrapper):

@@ -1,64 +1,23 @@
 import html
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import asdict, replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from report_html import CHROMIUM, Page, chromium
 from report_runs import CONFIG, make_run, progress, solved_run
 
 from reweigh.report import charts
 from reweigh.report.page import write_report
 from reweigh.report.svg import ACCENT, CONTRAST, draw, standalone
 
-VOID = {"meta", "br", "hr", "img", "link", "input", "path", "use", "rect"}
 CHARTS = (
     "Effective sample size by age", "Mean weight by age", "Weights of the reused steps",
     "Effective sample size", "KL of each improvement", "Passes of each improvement", "Entropy",
     "Policy loss", "Value loss",
 )  # fmt: skip
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element closed in order, every id once."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.ids, self.elements, self.texts = [], [], [], []
-        self.terms = {}
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attributes):
-        self._element(tag, attributes)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self._element(tag, attributes)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag, f"</{tag}> in {self.open}"
-
-    def handle_data(self, data):
-        text = " ".join(data.split())
-        if text:
-            self.texts.append(text)
-        if self.open[-1:] == ["dd"]:
-            self.terms[self.texts[-2]] = text
-
-    def _element(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        self.ids += [value for name, value in attributes if name == "id"]
-
-    def all(self, tag):
-        return [attributes for element, attributes in self.elements if element == tag]
 
 
 @pytest.fixture
@@ -267,20 +226,6 @@ def test_a_picture_alone_is_one_svg_file_that_reads_on_light_and_dark(pair):
     assert "prefers-color-scheme:dark" in text
     assert '<rect width="100%" height="100%"' in text
     assert ">1,408 steps<" in text
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-def chromium(profile, *arguments):
-    return subprocess.run(
-        [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu",
-            "--disable-background-networking", "--hide-scrollbars", "--enable-logging=stderr",
-            f"--user-data-dir={profile}", *arguments,
-        ],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

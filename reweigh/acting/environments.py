@@ -6,7 +6,6 @@ the log keeps the action that the policy sampled. Its density is then a plain on
 log-prob errors that squashing makes at the bounds.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from reweigh.acting.policy import policy_of
 from reweigh.data.schema import ArraySpec, TrajectorySchema
 
 RAISED = "reweigh.raised"
@@ -124,24 +124,7 @@ def _array(space: spaces.Space) -> ArraySpec:
 
 def policy_description(env: gym.Env, hidden: Sequence[int]) -> str:
     """Describe the built-in policy for an environment, as `policy.build` reads it."""
-    observation, action = env.observation_space, env.action_space
-    if isinstance(action, spaces.Discrete):
-        kind = {"kind": "categorical", "actions": int(action.n)}
-    else:
-        kind = {"kind": "gaussian", "action_shape": list(action.shape or ())}
-    return json.dumps(
-        {
-            **kind,
-            "observation_shape": list(observation.shape or ()),
-            "observation_classes": observation_classes(observation),
-            "hidden": list(hidden),
-        }
-    )
-
-
-def observation_classes(space: spaces.Space) -> int:
-    """Return the number of values of a Discrete observation, 0 for a Box."""
-    return int(space.n) if isinstance(space, spaces.Discrete) else 0
+    return policy_of(schema("", env), hidden)
 
 
 def episode_seed(run_seed: int, episode: int) -> int:

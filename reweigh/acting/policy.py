@@ -1,7 +1,7 @@
 """Policies: modules that map a batch of observations to a distribution over actions.
 
 Anything that is a `torch.nn.Module` and returns a `torch.distributions.Distribution` is a policy;
-the two here are what `reweigh train` builds by itself.
+those here are what reweigh builds by itself, from a description (`build`).
 """
 
 import json
@@ -12,6 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
+
+from reweigh.acting.standardised import Standardised
+from reweigh.acting.tabular import TabularPolicy, independent_choices
+from reweigh.data.schema import TrajectorySchema
 
 
 class Policy(Protocol):
@@ -95,6 +99,30 @@ class CategoricalPolicy(nn.Module):
         return Categorical(logits=self.logits(observations), validate_args=False)
 
 
+class MultiCategoricalPolicy(nn.Module):
+    """pi(a | s) = Π_i softmax(f_i(s))_{a_i}: an action is several choices, made independently.
+
+    `choices` is how many there are for each number of an action. f is one multilayer perceptron.
+    """
+
+    def __init__(
+        self,
+        observation_shape: Sequence[int],
+        observation_classes: int,
+        choices: Sequence[int],
+        hidden: Sequence[int],
+    ):
+        super().__init__()
+        self.choices = list(choices)
+        self.logits = multilayer_perceptron(
+            observation_shape, observation_classes, hidden, sum(choices), output_gain=0.01
+        )
+
+    def forward(self, observations: Tensor) -> Independent:
+        """Return an Independent Categorical with batch shape `[B]` and event shape `(k,)`."""
+        return independent_choices(self.logits(observations), self.choices)
+
+
 class GaussianPolicy(nn.Module):
     """pi(a | s) = Normal(f(s), diag(std)²), f a multilayer perceptron, std = 3 sigmoid(spread).
 
@@ -171,17 +199,78 @@ class ValueFunction(nn.Module):
         self.deviation.copy_(deviation)
 
 
-BUILT_IN = {"categorical": CategoricalPolicy, "gaussian": GaussianPolicy}
+BUILT_IN = {
+    "categorical": CategoricalPolicy,
+    "multi_categorical": MultiCategoricalPolicy,
+    "gaussian": GaussianPolicy,
+    "tabular": TabularPolicy,
+}
 
 
 def build(description: str) -> nn.Module:
     """Build the policy that a description names: JSON of `kind` and the constructor's arguments.
+
+    With `"standardise": true` beside them, it sees standardised observations (`Standardised`).
 
     Raises:
         ValueError: an unknown kind.
     """
     arguments: dict[str, Any] = json.loads(description)
     kind = arguments.pop("kind")
+    standardise = arguments.pop("standardise", False)
     if kind not in BUILT_IN:
         raise ValueError(f"policy kind {kind!r} is not one of {sorted(BUILT_IN)}")
-    return BUILT_IN[kind](**arguments)
+    policy = BUILT_IN[kind](**arguments)
+    if not standardise:
+        return policy
+    return Standardised(policy, arguments["observation_shape"], arguments.get("action_shape"))
+
+
+def policy_of(schema: TrajectorySchema, hidden: Sequence[int], *, standardise: bool = False) -> str:
+    """Describe the built-in policy for the spaces of a log, as `build` reads it.
+
+    Args:
+        schema: Of the log. An action is one choice, several choices, or real numbers.
+        hidden: Widths of the tanh layers.
+        standardise: Whether the policy scales what it sees, as logs of unknown units need.
+
+    Raises:
+        ValueError: Actions are discrete, and the schema does not say how many choices there are.
+    """
+    observation, action = schema.observation, schema.action
+    if not schema.discrete_actions:
+        kind: dict[str, Any] = {"kind": "gaussian", "action_shape": list(action.shape)}
+    elif action_choices(schema) and action.shape == ():
+        kind = {"kind": "categorical", "actions": action.choices[0]}
+    else:
+        kind = {"kind": "multi_categorical", "choices": list(action.choices)}
+    classes = observation.choices[0] if observation.choices and observation.shape == () else 0
+    return json.dumps(
+        {
+            **kind,
+            "observation_shape": list(observation.shape),
+            "observation_classes": classes,
+            "hidden": list(hidden),
+            **({"standardise": True} if standardise else {}),
+        }
+    )
+
+
+def action_choices(schema: TrajectorySchema) -> tuple[int, ...]:
+    """How many choices there are for each number of a discrete action.
+
+    Raises:
+        ValueError: The schema does not say; an action is a table of choices.
+    """
+    action = schema.action
+    if not action.choices:
+        raise ValueError(
+            f"the log of {schema.environment} does not say how many choices there are for an "
+            f"action ({action}), and no policy can be made for it: import it again with --choices"
+        )
+    if len(action.shape) > 1:
+        raise ValueError(
+            f"the log of {schema.environment} has actions of shape {list(action.shape)}: import "
+            "them as one row of choices"
+        )
+    return action.choices

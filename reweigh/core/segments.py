@@ -235,10 +235,8 @@ class Segments:
     @cached_property
     def time(self) -> Tensor:
         """`[S]` int64: time of each step in its episode (`time_start` counts, holes do not)."""
-        positions, owner = self._cover
-        before = self.inside.cumsum(0) - self.inside.long()
-        time = self.time_start[owner] + before[positions] - before[self.start[owner]]
-        return self.fill(self._place(time))
+        so_far = torch.cat([self.start.new_zeros(1), self.inside.cumsum(0)])
+        return self.fill(so_far[:-1] + (self.time_start - so_far[self.start])[self.episode])
 
     def fill(self, x: Tensor, value: float = 0) -> Tensor:
         """`x [S]` where a step exists and `value` elsewhere."""

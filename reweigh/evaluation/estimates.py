@@ -22,12 +22,21 @@ class Estimate:
     """How many episodes the estimate is from."""
     effective_sample_size: float
     """Kish's, of the weights: up to their number; NaN for an estimator without weights."""
+    weights: int = 0
+    """How many weights those are: of episodes, or of steps; 0 for an estimator without weights."""
     k_hat: float
     """Shape of the weights' tail; NaN for an estimator without weights."""
     k_hat_threshold: float
     """The largest `k_hat` at which a mean of so many weights is reliable."""
     warnings: tuple[str, ...] = ()
     """Why not to believe it, a sentence each; none where nothing speaks against it."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method}: {self.value:.4g} ± {self.standard_error:.2g} (standard error), "
+            f"{self.level:.0%} interval {self.low:.4g} to {self.high:.4g}"
+            f"{'' if self.believable else ', not to be believed: ' + ' '.join(self.warnings)}"
+        )
 
     @property
     def believable(self) -> bool:

@@ -158,6 +158,7 @@ class _Asked:
             level=level,
             episodes=episodes,
             effective_sample_size=math.nan if reading is None else reading.effective_sample_size,
+            weights=0 if reading is None else reading.sample_size,
             k_hat=math.nan if reading is None else reading.k_hat,
             k_hat_threshold=math.nan if reading is None else reading.k_hat_threshold,
             warnings=self._warnings(reading, episodes),

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent
 
-from reweigh.core.ratios import refuse
 from reweigh.data.batch import Batch
 
 AT_ONCE = 65_536
@@ -31,10 +30,17 @@ def log_prob(policy: nn.Module, batch: Batch) -> Tensor:
         batch.observations.split(AT_ONCE), batch.actions.split(AT_ONCE), strict=True
     ):
         distribution = act(policy, observations)
-        _require_same_actions(distribution, actions, batch)
+        if len(parts) == 1:
+            _require_same_actions(distribution, batch)
         parts.append(distribution.log_prob(actions).double())
     found = torch.cat(parts)
-    refuse("the policy's log-probability", found, ~(found < torch.inf), batch.segments)
+    bad = ~(found < torch.inf)
+    if bool(bad.any()):
+        step = int(bad.nonzero()[0])
+        raise ValueError(
+            f"the policy gives log-probability {float(found[step])} to the action of "
+            f"{_place(batch, step)}: its weights are damaged, or the observation is"
+        )
     return found
 
 
@@ -60,30 +66,33 @@ def act(policy: nn.Module, observations: Tensor) -> Distribution:
     return distribution
 
 
-def _require_same_actions(distribution: Distribution, actions: Tensor, batch: Batch) -> None:
+def _require_same_actions(distribution: Distribution, batch: Batch) -> None:
     """Refuses logged actions that the policy does not know."""
-    shape = tuple(distribution.event_shape)
+    actions, shape = batch.actions, tuple(distribution.event_shape)
     if shape != tuple(actions.shape[1:]):
         raise ValueError(
             f"the policy's actions have shape {list(shape)}, those of the log "
             f"{list(actions.shape[1:])}: it is a policy of another environment"
         )
-    choices = _choices(distribution)
-    if choices is None:
+    known = choices(distribution)
+    if known is None:
         return
-    outside = (batch.actions < 0) | (batch.actions >= choices)
+    outside = ((actions < 0) | (actions >= known)).reshape(len(actions), -1).any(1)
     if bool(outside.any()):
-        step = int(outside.flatten(1).any(1).nonzero()[0]) if shape else int(outside.nonzero()[0])
-        episode = int(batch.segments.episode[step])
+        step = int(outside.nonzero()[0])
         raise ValueError(
-            f"the policy has {choices} actions, but the log holds action "
-            f"{batch.actions[step].tolist()} in episode {int(batch.episode[episode])}, step "
-            f"{int(batch.segments.time[step])}: it is a policy of another environment"
+            f"the policy has {known} actions, but the log holds action {actions[step].tolist()} "
+            f"in {_place(batch, step)}: it is a policy of another environment"
         )
 
 
-def _choices(distribution: Distribution) -> int | None:
+def _place(batch: Batch, step: int) -> str:
+    episode = int(batch.episode[batch.segments.episode[step]])
+    return f"episode {episode}, step {int(batch.segments.time[step])}"
+
+
+def choices(distribution: Distribution) -> int | None:
     """How many choices there are, for each number of an action; None if it is continuous."""
     if isinstance(distribution, Independent):
-        return _choices(distribution.base_dist)
+        return choices(distribution.base_dist)
     return distribution.param_shape[-1] if isinstance(distribution, Categorical) else None

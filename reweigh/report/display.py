@@ -1,26 +1,18 @@
 """The live display of a training run; plain lines where there is no terminal."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from reweigh.report.wording import duration, encodable, number, print_plainly, times
+from reweigh.report.screen import Graphics, Row, Screen, dashboard, ess_bar
+from reweigh.report.wording import duration, encodable, number, times
 from reweigh.train.config import TrainConfig
 from reweigh.train.progress import Progress
 from reweigh.train.run import Run
-
-WIDEST = 110
-"""Columns used at most: beyond it the eye loses the row."""
-
-Row = tuple[str, str | Text, str, str]
-"""A name, its graphic, its value now, and a word on it."""
-Graphic = Callable[..., str]
 
 IMPROVEMENT_ENDED = {"epochs": "all passes done", "kl": "KL limit", "ess": "ESS limit"}
 
@@ -40,23 +32,12 @@ class LiveDisplay:
         self._run = run
         self._console = console
         self._history: list[Progress] = []
-        # Not `console.is_terminal`: FORCE_COLOR makes that true of a file.
-        self._live = (
-            Live(console=console, auto_refresh=False)
-            if console.file.isatty() and not console.is_dumb_terminal
-            else None
-        )
-        self._printed_at = float("-inf")
-        self._unprinted: Progress | None = None
+        self._screen = Screen(console)
 
     def __enter__(self) -> Self:
-        if self._live is None:
-            self._say(f"{title(self._run.config)}, in {self._run.path}")
-        else:
-            self._live.start()
-            self._live.update(
-                Group(self._heading(), Text("taking the first steps", style="dim")), refresh=True
-            )
+        self._screen.__enter__()
+        waiting = Group(self._heading(), Text("taking the first steps", style="dim"))
+        self._screen.begin(waiting, f"{title(self._run.config)}, in {self._run.path}")
         return self
 
     def __exit__(
@@ -65,10 +46,7 @@ class LiveDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
-        elif self._unprinted is not None:
-            self._say(line(self._unprinted, self._run.config))
+        self._screen.__exit__(kind, error, trace)
 
     def show(self, progress: Progress) -> None:
         """Show one iteration."""
@@ -76,23 +54,16 @@ class LiveDisplay:
             self._history = [p for p in self._run.metrics() if p.iteration < progress.iteration]
         self._history.append(progress)
         for dropped in progress.dropped:
-            self._say(f"dropped an episode: {dropped}")
-        if self._live is not None:
-            dashboard = draw(self._history, self._run.config, self._console)
-            self._live.update(Group(self._heading(), dashboard), refresh=True)
-        elif progress.seconds - self._printed_at >= 1:
-            self._say(line(progress, self._run.config))
-            self._printed_at, self._unprinted = progress.seconds, None
-        else:
-            self._unprinted = progress
+            self._screen.say(f"dropped an episode: {dropped}")
+        self._screen.show(self._drawing, line(progress, self._run.config), progress.seconds)
+
+    def _drawing(self) -> Group:
+        return Group(self._heading(), draw(self._history, self._run.config, self._console))
 
     def _heading(self) -> Text:
         path = encodable(str(self._run.path), self._console)
         heading = Text("\n", overflow="fold")
         return heading.append(title(self._run.config), style="bold").append(f"\n{path}\n", "dim")
-
-    def _say(self, text: str) -> None:
-        print_plainly(text, self._console)
 
 
 def title(config: TrainConfig) -> str:
@@ -132,58 +103,35 @@ def time_left(history: Sequence[Progress], config: TrainConfig) -> float:
     return left
 
 
-def sparkline(values: Sequence[float], width: int, *, ascii_only: bool, top: float) -> str:
-    """Draw values as a row of at most `width` blocks; the highest block is `top` or the largest."""
-    blocks = "_.:-=+*#" if ascii_only else "▁▂▃▄▅▆▇█"
-    columns = min(width, len(values))
-    means = []
-    for i in range(columns):
-        part = values[i * len(values) // columns : (i + 1) * len(values) // columns]
-        means.append(sum(part) / len(part))
-    low, high = min(means, default=0.0), max(means, default=0.0)
-    high = max(high, top)
-    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
-    return "".join(blocks[round((value - low) * scale)] for value in means)
-
-
-def bar(share: float, width: int, *, ascii_only: bool) -> str:
-    """Draw a share from 0 to 1 as a bar of `width` columns."""
-    full, empty = ("#", ".") if ascii_only else ("█", "░")
-    filled = round(min(max(share, 0.0), 1.0) * width)
-    return full * filled + empty * (width - filled)
-
-
 def draw(history: Sequence[Progress], config: TrainConfig, console: Console) -> Table:
     """Draw where a run stands: how far it is, and one row for each thing worth watching."""
-    ascii_only = console.options.ascii_only
-    width = max(10, min(console.width, WIDEST) - 56)
-    curve = partial(sparkline, width=width, ascii_only=ascii_only)
-    share = partial(bar, width=width, ascii_only=ascii_only)
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(style="blue", no_wrap=True, width=width)
-    table.add_column(style="bold", overflow="fold")
-    table.add_column(style="dim", overflow="fold")
-    for row in (
-        _steps_row(history, config, share),
-        *_return_rows(history, config, curve),
-        *_weight_rows(history, config, curve, share),
-    ):
-        table.add_row(*row)
-    return table
+    graphics = Graphics.of(console)
+    rows = (
+        _steps_row(history, config, graphics),
+        *_return_rows(history, config, graphics),
+        *_weight_rows(history, config, graphics),
+    )
+    return dashboard(rows, graphics)
 
 
-def _steps_row(history: Sequence[Progress], config: TrainConfig, share: Graphic) -> Row:
+def _steps_row(history: Sequence[Progress], config: TrainConfig, graphics: Graphics) -> Row:
     now = history[-1]
     left = f"{duration(time_left(history, config))} left"
     if now.steps >= config.steps:
         left = "all taken"
     elif config.threshold is not None:
         left = f"at most {left}"
-    return "steps", share(now.steps / config.steps), f"{now.steps:,} of {config.steps:,}", left
+    return (
+        "steps",
+        graphics.share(now.steps / config.steps),
+        f"{now.steps:,} of {config.steps:,}",
+        left,
+    )
 
 
-def _return_rows(history: Sequence[Progress], config: TrainConfig, curve: Graphic) -> Iterator[Row]:
+def _return_rows(
+    history: Sequence[Progress], config: TrainConfig, graphics: Graphics
+) -> Iterator[Row]:
     """Yield the greedy policy's returns and the training episodes', as far as there are any."""
     top = float("-inf") if config.threshold is None else config.threshold
     goal = "" if config.threshold is None else f" of {number(config.threshold)}"
@@ -191,32 +139,31 @@ def _return_rows(history: Sequence[Progress], config: TrainConfig, curve: Graphi
     if checks:
         returns = [r for r, _ in checks]
         note = f"greedy, {checks[-1][1].evaluation_episodes} episodes"
-        yield "return", curve(returns, top=top), number(returns[-1]) + goal, note
+        yield "return", graphics.curve(returns, top=top), number(returns[-1]) + goal, note
         goal = ""
     returns = [r for p in history if (r := p.training_return) is not None]
     if returns:
         note = f"{history[-1].episodes:,} episodes so far"
-        yield "training", curve(returns, top=top), number(returns[-1]) + goal, note
+        yield "training", graphics.curve(returns, top=top), number(returns[-1]) + goal, note
 
 
 def _weight_rows(
-    history: Sequence[Progress], config: TrainConfig, curve: Graphic, share: Graphic
+    history: Sequence[Progress], config: TrainConfig, graphics: Graphics
 ) -> Iterator[Row]:
     """Yield what the weights and the last improvement look like."""
     now = history[-1]
-    ess = Text(share(now.ess), style=_ess_style(now.ess, config.min_ess))
+    ess = ess_bar(now.ess, graphics, least=config.min_ess)
     yield "ESS", ess, f"{now.ess:.0%}", f"of {now.reused_steps:,} reused steps"
-    largest = curve([p.max_weight for p in history], top=1.0)
+    largest = graphics.curve([p.max_weight for p in history], top=1.0)
     yield "weights", largest, f"largest {number(now.max_weight)}", f"mean {now.mean_weight:.2f}"
     ended = f"{IMPROVEMENT_ENDED[now.ended_by]}, {now.epochs} of {config.epochs}"
-    moved = curve([p.kl for p in history], top=config.max_kl)
+    moved = graphics.curve([p.kl for p in history], top=config.max_kl)
     yield "KL", moved, f"{now.kl:.3f} of {config.max_kl:g}", ended
-    entropy = curve([p.entropy for p in history], top=float("-inf"))
+    entropy = graphics.curve([p.entropy for p in history], top=float("-inf"))
     yield "entropy", entropy, f"{now.entropy:.2f}", ""
-    yield "reuse", curve([p.uses for p in history], top=0.0), times(now.uses), "each step so far"
-
-
-def _ess_style(ess: float, least: float) -> str:
-    if ess < least:
-        return "red"
-    return "yellow" if ess < 0.5 else "green"
+    yield (
+        "reuse",
+        graphics.curve([p.uses for p in history], top=0.0),
+        times(now.uses),
+        "each step so far",
+    )

@@ -1,14 +1,12 @@
 """report.html: a run on one page that needs nothing beside itself."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reweigh.data.files import write_whole
-from reweigh.report import charts, svg
+from reweigh.report import charts, shell, svg
 from reweigh.report.summary import next_commands, outcome, summarise
 from reweigh.report.wording import duration, number, times
 from reweigh.train.config import TrainConfig
@@ -18,10 +16,6 @@ from reweigh.train.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-WIDE = (960, 400)
-NARROW = (380, 330)
-SMALL = (360, 220)
 
 
 @dataclass(frozen=True)
@@ -69,44 +63,26 @@ def write_report(run: Run, *, compared: Run | None) -> Path:
 def page(told: Told, compared: Told | None, path: Path) -> str:
     """Return the page as HTML."""
     said = outcome(told.summary, None if compared is None else compared.summary)
-    seed = told.config.seed
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(told.config.environment)} · reweigh</title>
-<style>
-{svg.colour_variables()}
-body{{font-family:{svg.FONT}}}
-{files("reweigh.report").joinpath("page.css").read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kicker">reweigh · {escape(str(path))}</p>
-<h1>{escape(told.config.environment)}</h1>
-<p class="outcome">{escape(said)}</p>
-</header>
-<figure class="headline">
-<div class="wide">{_headline(told, compared, "wide", WIDE)}</div>
-<div class="narrow">{_headline(told, compared, "narrow", NARROW)}</div>
-<figcaption>{escape(_headline_caption(told, compared))}</figcaption>
-</figure>
-{_numbers(told)}
-{_weights(told)}
-{_improvements(told)}
-<h2>Settings</h2>
-<p>The same settings and seed {seed} give the same policy again on the same machine.</p>
-{_definitions("settings", _settings(told.config))}
-<h2>How to go on</h2>
-{_commands(told, path)}
-<footer>reweigh {escape(told.summary["reweigh"])}, PyTorch {escape(told.summary["torch"])},
-Gymnasium {escape(told.summary["gymnasium"])}</footer>
-</main>
-</body>
-</html>
-"""
+    versions = {"reweigh": "reweigh", "PyTorch": "torch", "Gymnasium": "gymnasium"}
+    return shell.document(
+        told.config.environment,
+        shell.header(f"reweigh · {path}", told.config.environment, said),
+        shell.headline(
+            _headline(told, compared, "wide", shell.WIDE),
+            _headline(told, compared, "narrow", shell.NARROW),
+            _headline_caption(told, compared),
+        ),
+        _numbers(told),
+        _weights(told),
+        _improvements(told),
+        "<h2>Settings</h2>",
+        f"<p>The same settings and seed {told.config.seed} give the same policy again on the same"
+        " machine.</p>",
+        shell.definitions("settings", _settings(told.config)),
+        "<h2>How to go on</h2>",
+        _commands(told, path),
+        footer=", ".join(f"{name} {told.summary[key]}" for name, key in versions.items()),
+    )
 
 
 def _headline(told: Told, compared: Told | None, name: str, size: tuple[int, int]) -> str:
@@ -116,7 +92,7 @@ def _headline(told: Told, compared: Told | None, name: str, size: tuple[int, int
             told.history,
             None if compared is None else compared.history,
             threshold=told.config.threshold,
-            legend_columns=2 if size == WIDE else 1,
+            legend_columns=2 if size == shell.WIDE else 1,
         )
         for who, colour, height in ((compared, svg.CONTRAST, 0.14), (told, svg.ACCENT, 0.05)):
             if who is not None and (steps := who.summary["steps_to_threshold"]) is not None:
@@ -153,29 +129,29 @@ def _numbers(told: Told) -> str:
     if summary["final_return"] is not None:
         last = f"greedy return, mean of {summary['final_return_episodes']} episodes"
         numbers = {last: number(summary["final_return"]), **numbers}
-    return _definitions("numbers", numbers)
+    return shell.definitions("numbers", numbers)
 
 
 def _weights(told: Told) -> str:
     now = told.history[-1]
-    return _section(
+    return shell.section(
         "Do the old steps still count?",
         "A step's weight is how much likelier the new policy is to act as the old one did. The last"
         f" improvement learnt from {now.reused_steps:,} steps of {len(now.ess_by_age)} policies.",
-        _chart(
+        shell.chart(
             "Effective sample size by age",
             "A gentle slope is healthy; near zero, steps are too old to teach much.",
             f"Newest {now.ess_by_age[0]:.0%}, oldest {now.ess_by_age[-1]:.0%}.",
             lambda axes: charts.effective_sample_size_by_age(axes, now),
         ),
-        _chart(
+        shell.chart(
             "Mean weight by age",
             "Expected to be 1 at every age; far from it, there are too few steps or a few heavy"
             " weights decide.",
             f"Mean over all ages {now.mean_weight:.3f}.",
             lambda axes: charts.mean_weight_by_age(axes, now),
         ),
-        _chart(
+        shell.chart(
             "Weights of the reused steps",
             "A narrow hill at 1 is healthy; steps at the far left have lost their say.",
             f"Largest weight {number(now.max_weight)}.",
@@ -186,45 +162,45 @@ def _weights(told: Told) -> str:
 
 def _improvements(told: Told) -> str:
     now, history, config = told.history[-1], told.history, told.config
-    return _section(
+    return shell.section(
         "How does it learn?",
         "An improvement passes over the reused steps until its passes are done, until the policy"
         " has moved far enough, or until too little of the reused steps still counts.",
-        _chart(
+        shell.chart(
             "Effective sample size",
             "How much of the reused steps their weights leave; an improvement ends below the dashed"
             f" line, min_ess, {config.min_ess:.0%}.",
             f"Last {now.ess:.0%}.",
             lambda axes: charts.effective_sample_size(axes, history, least=config.min_ess),
         ),
-        _chart(
+        shell.chart(
             "KL of each improvement",
             "An improvement ends above the dashed line; points far above it mean that a single pass"
             " moves the policy too far.",
             f"Last {now.kl:.3f} nats per step, max_kl {config.max_kl:g}.",
             lambda axes: charts.kl(axes, history, limit=config.max_kl),
         ),
-        _chart(
+        shell.chart(
             "Passes of each improvement",
             "One pass every time would mean that each improvement meets a limit at once.",
             f"Last {now.epochs} of at most {config.epochs}.",
             lambda axes: charts.epochs(axes, history),
         ),
-        _chart(
+        shell.chart(
             "Entropy",
             "It falls as the policy makes up its mind; if it is gone before the return has risen,"
             " the policy no longer tries anything.",
             f"Last {now.entropy:.2f} nats.",
             lambda axes: charts.over_steps(axes, history, lambda p: p.entropy),
         ),
-        _chart(
+        shell.chart(
             "Policy loss",
             "The clipped objective with its sign turned, so lower is better; it does not tell how"
             " good the policy is.",
             f"Last {now.policy_loss:.3f}.",
             lambda axes: charts.over_steps(axes, history, lambda p: p.policy_loss),
         ),
-        _chart(
+        shell.chart(
             "Value loss",
             "In units of the returns' variance: near 0.5, the value function explains nothing; near"
             " 0, nearly all.",
@@ -232,37 +208,6 @@ def _improvements(told: Told) -> str:
             lambda axes: charts.over_steps(axes, history, lambda p: p.value_loss),
         ),
     )
-
-
-def _section(heading: str, introduction: str, *contents: str) -> str:
-    body = "\n".join(contents)
-    return (
-        f"<section>\n<h2>{escape(heading)}</h2>\n<p>{escape(introduction)}</p>\n"
-        f'<div class="charts">\n{body}\n</div>\n</section>'
-    )
-
-
-def _chart(heading: str, advice: str, reading: str, paint: Callable[["Axes"], None]) -> str:
-    """Return a chart under its heading; `reading` is what it shows, `advice` what to look for."""
-    drawn = svg.draw(
-        paint,
-        name=heading.lower().replace(" ", "-"),
-        label=f"{heading}. {reading}",
-        width=SMALL[0],
-        height=SMALL[1],
-    )
-    return (
-        f"<figure>\n<h3>{escape(heading)}</h3>\n{drawn}\n"
-        f"<figcaption>{escape(advice)} {escape(reading)}</figcaption>\n</figure>"
-    )
-
-
-def _definitions(name: str, values: dict[str, Any]) -> str:
-    rows = "\n".join(
-        f"<div><dt>{escape(term)}</dt><dd>{escape(str(value))}</dd></div>"
-        for term, value in values.items()
-    )
-    return f'<dl class="{name}">\n{rows}\n</dl>'
 
 
 def _settings(config: TrainConfig) -> dict[str, str]:

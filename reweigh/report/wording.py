@@ -32,6 +32,16 @@ def times(uses: float) -> str:
     return "once" if text == "1" else f"{text} times"
 
 
+def counted(number: int, thing: str) -> str:
+    """Write a number of things, as in "1,000 episodes" or "1 episode"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def percent(share: float) -> str:
+    """Write a level as 95% or 99.9%."""
+    return f"{100 * share:.6g}%"
+
+
 def callable_here(command: str) -> str:
     """Write a command as it can be called here: a program not on the PATH by where it is."""
     program, _, arguments = command.partition(" ")
@@ -48,4 +58,6 @@ def print_plainly(text: str, console: Console) -> None:
 
 def encodable(text: str, console: Console) -> str:
     """Replace what the console's encoding lacks."""
+    if console.options.ascii_only:
+        text = text.replace("±", "+/-")
     return text.encode(console.encoding, "replace").decode(console.encoding)

@@ -21,7 +21,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from reweigh.acting.collect import Position
-from reweigh.acting.policy import build
+from reweigh.acting.stored import stored_policy
 from reweigh.data.files import read_tensors, write_tensors, write_whole
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.policies import PolicyStore
@@ -183,22 +183,4 @@ class Run:
         Raises:
             ValueError: there is no such version, or its file is damaged.
         """
-        version = self.policies.latest() if version is None else version
-        policy = build(self.policies.metadata(version)["description"])
-        policy.load_state_dict(self.policies.load(version))
-        return policy.eval()
-
-
-def load_policy(run: str | Path, version: int | None = None) -> nn.Module:
-    """Load the policy that a run trained: a module from observations to a distribution.
-
-    `load_policy(run)(observations).mode` are its greedy actions.
-
-    Args:
-        run: The run's folder.
-        version: Which of its policies; the newest by default.
-
-    Raises:
-        ValueError: not a run, no such version, or a damaged file.
-    """
-    return Run.open(run).load_policy(version)
+        return stored_policy(self.policies, version)

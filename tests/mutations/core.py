@@ -23,8 +23,8 @@ MUTATIONS = [
         "self.mask",
     ),
     ("core/segments.py", "return torch.where(self.inside, x, value)", "return x * self.inside"),
-    ("core/segments.py", "self.time_start[owner] + before[positions]", "before[positions]"),
-    ("core/segments.py", "- before[self.start[owner]]", ""),
+    ("core/segments.py", "(self.time_start - so_far[self.start])", "(-so_far[self.start])"),
+    ("core/segments.py", "(self.time_start - so_far[self.start])", "self.time_start"),
     (
         "core/segments.py",
         "before = self.inside.cumsum(0) - self.inside.long()",

@@ -69,11 +69,13 @@ def doubts(total: WeightReading, *, unit: str) -> tuple[str, ...]:
     if total.sample_size == 0:
         return (f"There are no {unit} to speak of.",)
     few = total.effective_sample_size < _FEW and total.ess_share < _EVEN_ESS_SHARE
+    # Weights that take few different values, as where states are few, have no tail to fit.
+    judged = total.sample_size >= LEAST_COUNT and not few and total.ess_share >= _LOW_ESS_SHARE
     return (
         *_undefined(total, unit),
         *_mean(total),
         *([_effective_sample_size(total, unit)] if few else []),
-        *_tail(total, unit),
+        *([] if judged and total.k_hat == math.inf else _tail(total, unit)),
     )
 
 

@@ -105,7 +105,7 @@ def kernel_discounted(
     discount: float,
     generator: torch.Generator,
     bandwidth: float | Tensor | None = None,
-    landmarks: int = 500,
+    landmarks: int | Tensor = 500,
     ridges: Sequence[float] = tuple(10.0**-k for k in range(1, 10)),
     folds: int = 5,
 ) -> KernelRatios:
@@ -129,7 +129,8 @@ def kernel_discounted(
         discount: γ in [0, 1].
         generator: Draws the landmarks and the states for the median heuristic.
         bandwidth: σ of `exp(-|x - y|² / 2σ²)`; by the median heuristic if not given.
-        landmarks: States that span the ratio if there are more than 5000 different ones.
+        landmarks: How many states span the ratio if there are more than 5000 different ones; or
+            those that do, `[k, d]`.
         ridges: What to choose from, above 0; one value fixes it.
         folds: Parts that are held out in turn, each of every `folds`-th episode.
 
@@ -197,10 +198,15 @@ def _read_ratios(log_ratios: Tensor, segments: Segments) -> Tensor:
     return ratios
 
 
-def _empirical_map(points: Tensor, bandwidth: Tensor, landmarks: int, generator: torch.Generator):
+def _empirical_map(
+    points: Tensor, bandwidth: Tensor, landmarks: int | Tensor, generator: torch.Generator
+):
     """Features whose products are the kernel, exactly so in the span of the landmarks."""
+    if isinstance(landmarks, Tensor):
+        contracts.rows("landmarks", landmarks, len(landmarks))
+        points = landmarks.to(points)
     points = points.unique(dim=0)
-    if len(points) > _EXACT_BELOW:
+    if isinstance(landmarks, int) and len(points) > _EXACT_BELOW:
         chosen = torch.randperm(len(points), generator=generator, device=generator.device)
         points = points[chosen[:landmarks].to(points.device)]
 

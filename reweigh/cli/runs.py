@@ -1,8 +1,6 @@
-"""The command `reweigh`. A user's mistake is one line and exit code 2; ours is a traceback."""
+"""Commands around a run in an environment: train, resume, evaluate-run, report, verify."""
 
 import shlex
-import sys
-import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -11,7 +9,6 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from reweigh.train.config import TrainConfig
@@ -128,15 +125,6 @@ def verify(file: Positional[Path | None] = None, json: bool = False) -> int:
     return 0 if all(row.passed for row in rows) else 1
 
 
-COMMANDS = {
-    "train": train,
-    "resume": resume,
-    "evaluate-run": evaluate_run,
-    "report": report,
-    "verify": verify,
-}
-
-
 def _next_free(folder: Path, environment: str) -> Path:
     """Return the first of folder/environment-1, -2, ... that does not exist."""
     name = environment.rpartition(":")[2].replace("/", "-")
@@ -194,24 +182,3 @@ def _watch(run: Run, console: "Console") -> None:
         for progress in iterations(run, collect):
             display.show(progress)
             board.write(progress)
-
-
-def main() -> None:
-    """Run the command line."""
-    sys.path.insert(0, str(Path.cwd()))  # so that `module:id` finds a module beside the user
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    try:
-        sys.exit(tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="reweigh"))
-    except ValueError as error:
-        _say(error)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        _say("interrupted; a run goes on by `reweigh resume RUN`")
-        sys.exit(130)
-    except OSError as error:
-        _say(error)
-        sys.exit(1)
-
-
-def _say(error: Exception | str) -> None:
-    print("reweigh: " + " ".join(str(error).split()), file=sys.stderr)

@@ -1,0 +1,77 @@
+"""What estimating the behaviour does to weighted estimates of a value, on logs of a known problem.
+
+    python benchmarks/behaviour.py      # the tables of docs/behaviour.md
+
+Each row is a way to come by the behaviour's log-probabilities: as recorded; from the other folds'
+counts, as `counts` gives them and without its correction; from counts of all episodes.
+"""
+
+import sys
+from functools import partial
+
+import numpy as np
+from problems import ending
+from simulated import Problem
+
+from reweigh.behaviour import Held, counts, estimate_behaviour
+from reweigh.behaviour.fitted import ask, log_prob
+from reweigh.data import Trajectories
+
+LOGS = {50: 2000, 200: 1000, 1000: 400}
+"""How many logs of how many episodes."""
+
+
+def log_probs(problem: Problem, log: Trajectories) -> dict[str, np.ndarray]:
+    """By the way they were come by."""
+    behaviour = estimate_behaviour(Held(log, problem.schema), model=partial(counts, smoothing=1.0))
+    fold = behaviour.folds.of_steps(log)
+    uncorrected = np.empty(log.steps)
+    for k in range(behaviour.folds.count):
+        mine = fold == k
+        policy = ask(behaviour.fitted.policies[k], log.observations[mine])
+        uncorrected[mine] = log_prob(policy, log.actions[mine])
+    return {
+        "recorded": log.log_probs,
+        "cross-fitted": behaviour.log_probs(log),
+        "uncorrected": uncorrected,
+        "in-sample": log_prob(ask(behaviour.policy, log.observations), log.actions),
+    }
+
+
+def estimates(problem: Problem, log: Trajectories, behaviour: np.ndarray) -> list[float]:
+    """Importance sampling, weighted importance sampling, per-decision; the mean weight."""
+    ratios = np.log(problem.target[log.observations, log.actions]) - behaviour
+    sums = np.cumsum(ratios)
+    prefix = sums - np.repeat((sums - ratios)[log.start], log.lengths)
+    time = np.arange(log.steps) - np.repeat(log.start, log.lengths)
+    rewards = problem.discount**time * log.rewards
+    weights, returns = np.exp(prefix[log.stop - 1]), np.add.reduceat(rewards, log.start)
+    weighted = weights @ returns
+    per_decision = np.exp(prefix) @ rewards / len(log)
+    return [weighted / len(log), weighted / weights.sum(), per_decision, weights.mean()]
+
+
+def main() -> int:
+    """Print a table for each size of log."""
+    problem = ending()
+    value = problem.value()
+    for episodes, count in LOGS.items():
+        found: dict[str, list[list[float]]] = {}
+        for seed in range(count):
+            log = problem.sample(episodes, seed=seed)
+            for name, behaviour in log_probs(problem, log).items():
+                found.setdefault(name, []).append(estimates(problem, log, behaviour))
+        print(f"{episodes} episodes, {count} logs, value {value:.3f}: bias and root mean square")
+        print(f"{'':14}{'IS':>16}{'WIS':>16}{'PDIS':>16}{'mean weight':>14}")
+        for name, rows in found.items():
+            away = np.array(rows) - value
+            errors = "".join(
+                f"{away[:, i].mean():8.3f}{np.sqrt((away[:, i] ** 2).mean()):8.3f}"
+                for i in range(3)
+            )
+            print(f"{name:14}{errors}{np.array(rows)[:, 3].mean():14.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

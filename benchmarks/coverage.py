@@ -1,0 +1,250 @@
+"""How often a 95 % interval holds the value: over simulated logs of problems whose value is known.
+
+For every problem, number of episodes, estimator and interval: the share of logs whose interval
+holds the exact value, on which side the others missed it, how many estimates come with a warning,
+and the share again of those that come with none. Estimators that model states are not asked where
+states look alike.
+
+    python benchmarks/coverage.py --out docs             # two processes, about 25 minutes
+    python benchmarks/coverage.py --logs 100 --episodes 50 --problems Ending
+"""
+
+import argparse
+import csv
+import math
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from problems import ending, model_fail, model_win
+from simulated import Problem
+
+from reweigh.core.diagnostics import doubts, read, weight_health
+from reweigh.data import Batch
+from reweigh.evaluation import importance, intervals
+from reweigh.evaluation.doubly_robust import (
+    direct_method,
+    doubly_robust,
+    weighted_doubly_robust,
+)
+from reweigh.evaluation.intervals import ConfidenceInterval, Evidence
+from reweigh.evaluation.sample import Sample
+from reweigh.evaluation.state_marginal import tabular_marginal
+from reweigh.evaluation.terms import Terms, influence, totals
+
+LEVEL = 0.95
+EPISODES, LOGS, RESAMPLES = (50, 500, 5000), 1000, 1000
+TOGETHER = 40
+"""Logs that are cut from one sample."""
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "Ending": ending,
+    "ModelWin": partial(model_win, horizon=6),
+    "ModelFail": model_fail,
+}
+"""Mean squared trajectory weights: 1.2, 8.9 and 42."""
+
+Estimator = Callable[[Sample], Terms]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """One row of the table."""
+
+    problem: str
+    episodes: int
+    estimator: str
+    interval: str
+    logs: int
+    covered: float
+    """Share of the logs whose interval holds the value."""
+    above: float
+    """Share whose interval lies above the value."""
+    below: float
+    """Share whose interval lies below it."""
+    width: float
+    """Median width of an interval."""
+    warned: float
+    """Share of the logs whose weights speak against the estimate."""
+    covered_unwarned: float
+    """Share of the others whose interval holds the value; NaN if there are none."""
+
+
+def estimators(problem: Problem) -> dict[str, Estimator]:
+    """Those whose intervals are asked; truncation at ten knows the least possible return."""
+    lowest, _ = return_range(problem)
+    named: dict[str, Estimator] = {
+        f.__name__: f
+        for f in (
+            importance.behaviour,
+            importance.importance_sampling,
+            importance.per_decision,
+            importance.weighted_importance_sampling,
+            importance.weighted_per_decision,
+            importance.pareto_smoothed,
+        )
+    }
+    named["truncated"] = partial(importance.truncated, lowest_return=lowest)
+    named["doubly_robust"] = doubly_robust
+    named["weighted_doubly_robust"] = weighted_doubly_robust
+    if problem.states_are_seen:
+        named["direct_method"] = direct_method
+        named["tabular_marginal"] = tabular_marginal
+    return named
+
+
+def intervals_of(estimator: str, problem: Problem) -> dict[str, ConfidenceInterval]:
+    """Those that apply to an estimator."""
+    lowest, highest = return_range(problem)
+    if estimator == "truncated":
+        known = {"lowest": lowest, "highest": lowest + 10.0 * (highest - lowest)}
+        return {
+            "hoeffding": partial(intervals.hoeffding, **known),
+            "empirical_bernstein": partial(intervals.empirical_bernstein, **known),
+        }
+    found = {"normal": intervals.normal, "student_t": intervals.student_t}
+    if estimator in ("per_decision", "weighted_per_decision"):
+        for f in (intervals.bootstrap, intervals.bias_corrected_bootstrap):
+            found[f.__name__] = partial(f, resamples=RESAMPLES)
+    return found
+
+
+def return_range(problem: Problem) -> tuple[float, float]:
+    """The least and the largest return that any episode can have."""
+    ends = []
+    for best in (np.min, np.max):
+        value = np.zeros(len(problem.start) + 1)
+        possible = problem.chances > 0
+        worst = math.inf if best is np.min else -math.inf
+        for _ in range(problem.horizon):
+            future = problem.rewards + problem.discount * value[problem.outcomes]
+            value[:-1] = best(np.where(possible, future, worst), axis=(1, 2))
+        ends.append(float(best(value[:-1][problem.start > 0])))
+    slack = 1e-9 * (ends[1] - ends[0])  # a sum may round beyond them
+    return ends[0] - slack, ends[1] + slack
+
+
+def samples(problem: Problem, episodes: int, logs: range) -> Iterator[Sample]:
+    """Independent logs of the problem's behaviour, by their numbers."""
+    log = problem.sample(len(logs) * episodes, seed=1_000_003 * episodes + logs.start)
+    whole = Sample.of(Batch.of(log), problem.policy(), discount=problem.discount)
+    for part in torch.arange(len(whole)).split(episodes):
+        yield whole.select(part)
+
+
+def evidence(terms: Terms) -> Evidence:
+    """What the intervals are made from."""
+    whole = totals(terms)
+    return Evidence(float(whole.value), influence(terms, whole), lambda: [terms])
+
+
+def warned(terms: Terms) -> bool:
+    """Whether the weights speak against the estimate."""
+    if terms.diagnosed is None:
+        return False
+    return bool(doubts(read(weight_health(terms.diagnosed)).total, unit="episodes"))
+
+
+def measure(
+    name: str, episodes: int, logs: range, *, chosen: Collection[str] = ()
+) -> dict[tuple[str, str], np.ndarray]:
+    """Of each interval of each log `[logs, 3]`: its bounds less the exact value; any warning.
+
+    Args:
+        name: Of the problem.
+        episodes: Of a log.
+        logs: Their numbers.
+        chosen: Names of estimators, if not all.
+    """
+    torch.set_num_threads(1)
+    problem = PROBLEMS[name]()
+    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    truths = {"behaviour": problem.behaviour_value()}
+    asked = {
+        one: (f, intervals_of(one, problem), truths.get(one, problem.value()))
+        for one, f in estimators(problem).items()
+        if not chosen or one in chosen
+    }
+    for sample in samples(problem, episodes, logs):
+        for one, (estimator, its_intervals, truth) in asked.items():
+            terms = estimator(sample)
+            rests_on, doubtful = evidence(terms), warned(terms)
+            for kind, interval in its_intervals.items():
+                low, high = interval(rests_on, LEVEL)
+                found.setdefault((one, kind), []).append((low - truth, high - truth, doubtful))
+    return {key: np.array(rows) for key, rows in found.items()}
+
+
+def cover(names: list[str], episodes: list[int], logs: int, processes: int) -> list[Coverage]:
+    """The table; the same for any number of processes."""
+    rows = []
+    shares = [range(a, min(a + TOGETHER, logs)) for a in range(0, logs, TOGETHER)]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for name, n in product(names, episodes):
+            parts = list(pool.map(partial(measure, name, n), shares))
+            for key in parts[0]:
+                rows.append(summary(name, n, *key, np.concatenate([part[key] for part in parts])))
+                print(rows[-1], flush=True)
+    return rows
+
+
+def summary(name: str, episodes: int, estimator: str, kind: str, found: np.ndarray) -> Coverage:
+    """A row of the table, from `measure`."""
+    low, high, doubtful = found.T
+    holds, believed = (low <= 0) & (high >= 0), doubtful == 0
+    return Coverage(
+        name,
+        episodes,
+        estimator,
+        kind,
+        len(found),
+        float(holds.mean()),
+        float((low > 0).mean()),
+        float((high < 0).mean()),
+        float(np.median(high - low)),
+        float(doubtful.mean()),
+        float(holds[believed].mean()) if believed.any() else math.nan,
+    )
+
+
+def table(rows: list[Coverage]) -> str:
+    """Markdown: a line for each estimator and interval, a column for each problem and size."""
+    columns = list(dict.fromkeys((r.problem, r.episodes) for r in rows))
+    found = {(r.problem, r.episodes, r.estimator, r.interval): r for r in rows}
+    lines = [
+        "| estimator | interval | " + " | ".join(f"{p}, {n}" for p, n in columns) + " |",
+        "| --- " * (len(columns) + 2) + "|",
+    ]
+    for one, kind in dict.fromkeys((r.estimator, r.interval) for r in rows):
+        cells = [found.get((*column, one, kind)) for column in columns]
+        shown = ["" if c is None else f"{100 * c.covered:.1f}" for c in cells]
+        lines.append(f"| `{one}` | `{kind}` | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs the study, prints its table, and with `--out` keeps its rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    parser.add_argument("--episodes", nargs="+", type=int, default=list(EPISODES))
+    parser.add_argument("--logs", type=int, default=LOGS)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="folder of coverage.csv")
+    given = parser.parse_args()
+    rows = cover(given.problems, given.episodes, given.logs, given.processes)
+    print("\n" + table(rows))
+    if given.out:
+        with (given.out / "coverage.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(Coverage)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""How often `learn` claims an improvement: over simulated logs of problems whose values are known.
+
+    python benchmarks/safety.py --processes 2            # a thousand logs of each problem
+    python benchmarks/safety.py --logs 40 --problems alike optimal
+
+Where no policy is better than the behaviour (`alike`, `optimal`), every claim is false. Where the
+best is a fifth better (`improvable`, `success`), a claim counts as true if the policy that is
+given out is worth more than the behaviour, by dynamic programming.
+"""
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+from problems import alike, improvable
+from simulated import Problem
+
+from reweigh.learning.config import LearnConfig
+from reweigh.learning.learn import Learnt, learn
+
+EPISODES, LOGS = 2000, 1000
+
+
+def optimal(seed: int = 1, *, horizon: int = 5, seldom: float = 1e-6) -> Problem:
+    """Ours: the behaviour is the best policy there is, and others look better by chance.
+
+    Three states at each of five times, four actions. The first two are the best by dynamic
+    programming and worth the same, but the second pays 4 now and then and a little less otherwise.
+    The others are worth half a unit less, and the behaviour takes them once in a million steps.
+    """
+    rng = np.random.default_rng(seed)
+    states, actions = 3 * horizon, 4
+    chances = np.repeat(rng.dirichlet(np.ones(3), (states, actions)), 2, axis=2)
+    chances *= np.tile([0.9, 0.1], 3)
+    later = np.repeat(np.arange(states) // 3 + 1, 3).reshape(states, 1, 3)
+    outcomes = np.minimum(3 * later + np.arange(3), states)
+    outcomes = np.repeat(np.broadcast_to(outcomes, (states, actions, 3)), 2, axis=2)
+    rewards = np.zeros((states, actions, 6))
+    rewards[:, 1] += np.tile([-4 / 9, 4.0], 3)
+    rewards += rng.standard_normal((states, 1, 1))
+    value = np.zeros(states + 1)
+    for state in reversed(range(states)):
+        worth = (chances[state] * (rewards[state] + value[outcomes[state]])).sum(1)
+        rewards[state] += (worth[0] - worth - [0.0, 0.0, 0.5, 0.5])[:, None]
+        value[state] = worth[0]
+    behaviour = np.full((states + 1, actions), seldom / 2)
+    behaviour[:, :2] = (1 - seldom) / 2
+    return Problem(
+        name="Optimal",
+        start=np.append(np.full(3, 1 / 3), np.zeros(states - 3)),
+        outcomes=outcomes,
+        chances=chances,
+        rewards=rewards,
+        observed=np.arange(states + 1),
+        behaviour=behaviour,
+        target=behaviour,
+        horizon=horizon,
+    )
+
+
+def success(seed: int = 1, *, gain: float = 0.2, horizon: int = 10) -> Problem:
+    """Ours: an episode succeeds or fails, and is worth 1 or 0; the best succeeds a fifth more often.
+
+    Five states, three actions, each of which ends the episode in success or failure by up to 0.3
+    each. The behaviour is the best policy with a share of random actions, as in `improvable`.
+    """
+    rng = np.random.default_rng(seed)
+    states, actions = 5, 3
+    wins, fails = (0.3 * rng.random((states, actions, 1)) for _ in range(2))
+    goes_on = rng.dirichlet(np.ones(states), (states, actions)) * (1 - wins - fails)
+    rewards = np.zeros((states, actions, states + 2))
+    rewards[:, :, states] = 1.0
+    even = np.full((states + 1, actions), 1 / actions)
+    problem = Problem(
+        name="Success",
+        start=rng.dirichlet(np.ones(states)),
+        outcomes=np.broadcast_to([*range(states), states, states], rewards.shape),
+        chances=np.concatenate([goes_on, wins, fails], 2),
+        rewards=rewards,
+        observed=np.arange(states + 1),
+        behaviour=even,
+        target=even,
+        horizon=horizon,
+    )
+    return worsened(problem, gain=gain)
+
+
+def worsened(problem: Problem, *, gain: float) -> Problem:
+    """The behaviour takes random actions so often that the best policy is worth `1 + gain` times it."""
+    best = problem.best()
+    goal, low, high = problem.value_of(best) / (1 + gain), 0.0, 1.0
+
+    def mixture(share: float) -> np.ndarray:
+        return (1 - share) * best + share / best.shape[1]
+
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if problem.value_of(mixture(middle)) > goal else (low, middle)
+    return replace(problem, behaviour=mixture(low), target=best)
+
+
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "alike": alike,
+    "optimal": optimal,
+    "improvable": improvable,
+    "success": success,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What came of one log."""
+
+    shown: bool
+    gain: float
+    """What the tested policy is worth more than the behaviour, exactly; 0 if none was tested."""
+    reason: str
+    epochs: int
+
+
+def case(problem: Problem, config: LearnConfig, episodes: int, seed: int) -> Case:
+    """Sample a log and learn from it."""
+    torch.set_num_threads(1)
+    log = problem.sample(episodes, seed=seed)
+    config = replace(config, seed=seed, discount=problem.discount)
+    learnt = learn(log, problem.behaviour_policy(), config=config)
+    gain = 0.0
+    if learnt.candidate is not None:
+        gain = problem.value_of(probabilities(learnt, problem)) - problem.behaviour_value()
+    return Case(learnt.shown, gain, reason(learnt), len(learnt.progress))
+
+
+def probabilities(learnt: Learnt, problem: Problem) -> np.ndarray:
+    """Of the policy that was tested, `[O, A]`."""
+    assert learnt.candidate is not None
+    with torch.no_grad():
+        return learnt.candidate(torch.arange(len(problem.behaviour))).probs.double().numpy()
+
+
+def reason(learnt: Learnt) -> str:
+    """Why there is no claim, in a word."""
+    compared = learnt.comparison
+    if learnt.shown:
+        return "shown"
+    if compared is None:
+        return "nothing to test"
+    return "not above 0" if not compared.improvement.low > 0 else "not believable"
+
+
+def cases(
+    problem: Problem, config: LearnConfig, *, episodes: int, logs: int, processes: int
+) -> Iterator[Case]:
+    """What comes of each of many logs."""
+    one = partial(case, problem, config, episodes)
+    if processes == 1:
+        yield from map(one, range(logs))
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(one, range(logs), chunksize=4)
+
+
+def row(name: str, found: list[Case], problem: Problem) -> str:
+    """A line of the table."""
+    shown = np.array([c.shown for c in found])
+    gains = np.array([c.gain for c in found])
+    possible = problem.value() - problem.behaviour_value()
+    given = gains[shown].mean() / possible if possible > 1e-3 and shown.any() else math.nan
+    share, better = shown.mean(), (shown & (gains > 0)).mean()
+    error = math.sqrt(share * (1 - share) / len(found))
+    reasons = ", ".join(f"{n} {why}" for why, n in Counter(c.reason for c in found).most_common())
+    return (
+        f"| {name} | {len(found)} | {share:.1%} ± {error:.1%} | {better:.1%} | {given:.0%} "
+        f"| {np.mean([c.epochs for c in found]):.0f} | {reasons} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--logs", type=int, default=LOGS)
+    parser.add_argument("--episodes", type=int, default=EPISODES)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
+    parser.add_argument("--estimator", default=LearnConfig.estimator)
+    parser.add_argument("--min-ess", type=float, default=LearnConfig.min_ess)
+    asked = parser.parse_args()
+    config = LearnConfig(estimator=asked.estimator, min_ess=asked.min_ess, hidden=(32,))
+    print("| problem | logs | improvement claimed | claimed and true | share of the gain | epochs | |")
+    print("|---|---|---|---|---|---|---|")
+    for name in asked.problems:
+        problem = PROBLEMS[name]()
+        found = cases(
+            problem, config, episodes=asked.episodes, logs=asked.logs, processes=asked.processes
+        )
+        print(row(name, list(found), problem), flush=True)
+
+
+if __name__ == "__main__":
+    main()

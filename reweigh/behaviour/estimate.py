@@ -1,0 +1,115 @@
+"""From a log to an estimate of the policy that sampled it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
+
+from reweigh.behaviour.calibrating import calibrate
+from reweigh.behaviour.calibration import Calibration
+from reweigh.behaviour.episodes import Episodes, Folds, at_once
+from reweigh.behaviour.fitted import Fitted, Material, Model, refuse
+from reweigh.behaviour.networks import network
+from reweigh.behaviour.tables import MOST_CELLS, cells, counts
+from reweigh.data.schema import RECORDED, TrajectorySchema
+from reweigh.data.trajectories import Trajectories
+
+
+@dataclass(frozen=True, eq=False)
+class EstimatedBehaviour:
+    """A behaviour policy that nobody recorded, as far as the log shows it."""
+
+    description: str
+    """How it was estimated, in words, for `TrajectorySchema.behaviour`."""
+    calibration: Calibration
+    """How far the cross-fitted log-probabilities can be believed."""
+    fitted: Fitted
+    """Policy k of these was fitted without the episodes of fold k."""
+    folds: Folds
+    """Which fold an episode is in."""
+    schema: TrajectorySchema
+    """Of the log."""
+
+    @property
+    def policy(self) -> nn.Module:
+        """Fitted to all episodes: what to start from, and to fall back on."""
+        return self.fitted.policies[-1]
+
+    @property
+    def policy_description(self) -> str:
+        """Of that policy, as `acting.policy.build` reads it; saved beside its state dict."""
+        return self.fitted.description
+
+    def log_probs(self, trajectories: Trajectories) -> np.ndarray:
+        """Log-probability of each action by the policy that was fitted to other episodes.
+
+        Args:
+            trajectories: Fragments of the log, in any order.
+
+        Returns:
+            `[S]` float64, finite: what weights divide by, which `counts` corrects for its noise. It
+            does not depend on what else is in `trajectories`.
+
+        Raises:
+            ValueError: An action or observation that the policy does not know; says where.
+        """
+        known = replace(trajectories, log_probs=np.zeros(trajectories.steps))
+        known.validate(replace(self.schema, behaviour=RECORDED))
+        found = np.full(trajectories.steps, np.nan)
+        fold = self.folds.of_steps(trajectories)
+        for first in range(0, trajectories.steps, at_once(self.schema)):
+            steps = np.arange(first, min(first + at_once(self.schema), trajectories.steps))
+            for k in np.unique(fold[steps]).tolist():
+                mine = steps[fold[steps] == k]
+                found[mine] = self.fitted.log_prob(
+                    k, trajectories.observations[mine], trajectories.actions[mine]
+                )
+        refuse(found, ~np.isfinite(found), trajectories)
+        return found
+
+
+def estimate_behaviour(
+    log: Episodes, *, model: Model | None = None, folds: int = 5, seed: int = 0
+) -> EstimatedBehaviour:
+    """Estimates the policy that sampled a log, from its observations and actions alone.
+
+    Cross-fitted: each episode's log-probabilities come from a model of the other folds, so that
+    what an episode did does not make itself look likely (Chernozhukov et al. 2018, section 3).
+
+    Args:
+        log: Whole episodes, with or without log-probabilities. Memory does not grow with it.
+        model: `counts`, `network`, or either with options (`functools.partial`); by default
+            `counts_where_possible`.
+        folds: How many parts the episodes are divided into, by their numbers.
+        seed: Decides the parts, and a network's first parameters and minibatches.
+
+    Returns:
+        The estimate, and how far to believe it. The same log and seed give the same one.
+
+    Raises:
+        ValueError: The model is not for such a log; there are too few episodes.
+    """
+    material = Material.of(log, Folds(folds, seed))
+    fitted = (counts_where_possible if model is None else model)(material)
+    return EstimatedBehaviour(
+        description=f"estimated by {fitted.words}, {folds}-fold cross-fitted",
+        calibration=calibrate(material, fitted),
+        fitted=fitted,
+        folds=material.folds,
+        schema=log.schema,
+    )
+
+
+def counts_where_possible(material: Material) -> Fitted:
+    """`counts`, if a table has no more numbers than the log has steps; `network` otherwise.
+
+    A network that is told which state it is in has as much to learn as a table, and takes hundreds
+    of times as long.
+
+    Raises:
+        ValueError: see both.
+    """
+    number = cells(material.survey)
+    if number is None or number > min(MOST_CELLS, material.survey.steps):
+        return network(material)
+    return counts(material)

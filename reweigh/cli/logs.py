@@ -1,0 +1,135 @@
+"""Commands that judge and improve policies from a log alone: evaluate, learn."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from reweigh.acting.stored import load_policy, stored_policy
+from reweigh.cli.sources import open_log
+from reweigh.data.log import TrajectoryLog
+from reweigh.data.policies import PolicyStore
+from reweigh.evaluation.estimating import Estimator
+from reweigh.evaluation.importance import truncated
+from reweigh.evaluation.intervals import (
+    ConfidenceInterval,
+    bias_corrected_bootstrap,
+    bootstrap,
+    empirical_bernstein,
+    hoeffding,
+    normal,
+    student_t,
+)
+from reweigh.evaluation.mixtures import balance_heuristic
+
+IntervalName = Literal[
+    "normal", "student-t", "bootstrap", "bias-corrected", "hoeffding", "empirical-bernstein"
+]
+INTERVALS: dict[str, ConfidenceInterval] = {
+    "normal": normal,
+    "student-t": student_t,
+    "bootstrap": bootstrap,
+    "bias-corrected": bias_corrected_bootstrap,
+}
+CONCENTRATION = {"hoeffding": hoeffding, "empirical-bernstein": empirical_bernstein}
+
+
+def evaluate(
+    log: Positional[Path],
+    policy: Positional[str],
+    version: int | None = None,
+    discount: float = 1.0,
+    method: tuple[str, ...] = (),
+    interval: IntervalName = "student-t",
+    level: float = 0.95,
+    return_range: tuple[float, float] | None = None,
+    maximum_weight: float = 10.0,
+    page: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Say what a policy is worth, from logged episodes of other policies alone.
+
+    Args:
+        log: Folder of the log, or of the run that has it.
+        policy: Folder of a run or of policies, or module:name of one in Python.
+        version: Which of the folder's policies; the newest by default.
+        discount: Discount per step.
+        method: Estimators to ask, such as per-decision; by default all that apply.
+        interval: How confidence intervals are made.
+        level: Their level.
+        return_range: Lowest and highest return possible; hoeffding and empirical-bernstein need it.
+        maximum_weight: Where the estimator `truncated` cuts trajectory weights.
+        page: Also write a page with pictures to this file.
+        json: Print JSON instead of a table.
+    """
+    from rich.console import Console
+
+    from reweigh.evaluation.evaluate import default_methods
+    from reweigh.evaluation.evaluate import evaluate as evaluate_policy
+    from reweigh.report.evaluation_page import write_evaluation_page
+    from reweigh.report.evaluation_table import evaluation_json, print_evaluation
+
+    opened = open_log(log)
+    lowest_return = return_range[0] if return_range is not None else 0.0
+    methods = {
+        **default_methods(opened.summary().steps),
+        "truncated": partial(truncated, maximum=maximum_weight, lowest_return=lowest_return),
+        **_mixtures(opened),
+    }
+    evaluation = evaluate_policy(
+        opened,
+        load_policy(policy, version),
+        discount=discount,
+        methods=_chosen(method, methods) if method else methods,
+        interval=_interval(interval, maximum_weight, return_range),
+        level=level,
+    )
+    for name in _chosen(method, methods):
+        evaluation[name]  # refused if it was asked for and does not apply
+    if page is not None:
+        write_evaluation_page(evaluation, page)
+    if json:
+        print(evaluation_json(evaluation))
+    else:
+        print_evaluation(evaluation, Console())
+    return 0
+
+
+def _chosen(methods: Sequence[str], known: Mapping[str, Estimator]) -> dict[str, Estimator]:
+    """The estimators of the given names, whose words may be joined by hyphens."""
+    names = [method.replace("-", "_") for method in methods]
+    for method, name in zip(methods, names, strict=True):
+        if name not in known:
+            listed = ", ".join(sorted(known)).replace("_", "-")
+            raise ValueError(f"{method!r} is not a method for this log: there are {listed}")
+    return {name: known[name] for name in names}
+
+
+def _mixtures(log: TrajectoryLog) -> dict[str, Estimator]:
+    """The balance heuristic, if the policies that sampled the log lie beside it."""
+    store = PolicyStore(log.path.parent / "policies")
+    versions = log.summary().steps_by_policy
+    if not set(versions) <= set(store.versions()):
+        return {}
+    sources = {version: stored_policy(store, version) for version in versions}
+    return {"balance_heuristic": partial(balance_heuristic, sources=sources)}
+
+
+def _interval(
+    name: IntervalName, maximum_weight: float, return_range: tuple[float, float] | None
+) -> ConfidenceInterval:
+    if name in INTERVALS:
+        return INTERVALS[name]
+    if return_range is None:
+        raise ValueError(
+            f"{name} holds for returns of a known range: give --return-range LOW HIGH, which no "
+            "policy's return can leave"
+        )
+    lowest, highest = return_range
+    return partial(
+        CONCENTRATION[name],
+        lowest=lowest,
+        highest=lowest + maximum_weight * (highest - lowest),
+    )

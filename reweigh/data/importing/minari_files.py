@@ -1,0 +1,90 @@
+"""The files of a Minari dataset: the arrays of an episode, whatever holds them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from reweigh.data.importing.arrays import h5py_module
+from reweigh.data.importing.entries import RowError, numbers
+
+Arrays = dict[str, np.ndarray]
+"""The arrays of an episode by name: `observations`, or `observations/part` for each part of a dict;
+`infos/name`; `actions`, `rewards`, `terminations`, `truncations`; `seed`, if it is known.
+"""
+
+_PADDED = ("actions", "rewards", "terminations", "truncations")
+"""What Arrow's rows, of which there is one more than the steps, hold once too often."""
+
+
+def hdf5_episodes(file: Path, count: int) -> Iterator[Arrays]:
+    """The episodes of an HDF5 file, one at a time.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    h5py = h5py_module()
+
+    def leaves(item: Any, name: str) -> Arrays:
+        if isinstance(item, h5py.Dataset):
+            return {name: item[()]} if item.dtype.kind in "biufO" else {}
+        return {k: v for key in item for k, v in leaves(item[key], f"{name}/{key}").items()}
+
+    try:
+        with h5py.File(file, "r") as content:
+            for number in range(count):
+                group = content[f"episode_{number}"]
+                arrays = {name: group[name][()] for name in _PADDED}
+                arrays |= leaves(group["observations"], "observations")
+                if "infos" in group:
+                    arrays |= leaves(group["infos"], "infos")
+                if group.attrs.get("seed") is not None:
+                    arrays["seed"] = group.attrs["seed"]
+                yield arrays
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{file} cannot be read as a Minari dataset: {error}.") from None
+
+
+def arrow_episode(folder: Path, kind: str) -> Arrays:
+    """The episode in a folder of Parquet or Arrow files.
+
+    Raises:
+        ValueError: there are none, or they are damaged, or a value is missing.
+    """
+    files = sorted(str(file) for file in folder.glob(f"*.{kind}"))
+    if not files:
+        raise ValueError(f"{folder} holds no .{kind} files: an episode is missing.")
+    try:
+        table = ds.dataset(files, format=kind).to_table().combine_chunks()
+        arrays: Arrays = {}
+        for name in table.column_names:
+            arrays |= _leaves(table.column(name).combine_chunks(), name)
+    except pa.ArrowException as error:
+        raise ValueError(f"{folder} cannot be read as {kind}: {error}.") from None
+    except RowError as error:
+        raise ValueError(f"{error.text}, in episode {folder.name}, step {error.row}.") from None
+    arrays |= {name: arrays[name][:-1] for name in _PADDED}
+    metadata = json.loads((folder / "metadata.json").read_text())
+    if metadata.get("seed") is not None:
+        arrays["seed"] = np.array(metadata["seed"])
+    return arrays
+
+
+def _leaves(array: pa.Array, name: str) -> Arrays:
+    """The arrays of a column, those of a struct by the path that leads to them."""
+    if pa.types.is_struct(array.type):
+        fields = [array.type.field(i).name for i in range(array.type.num_fields)]
+        return {
+            k: v
+            for field in fields
+            for k, v in _leaves(array.field(field), f"{name}/{field}").items()
+        }
+    if pa.types.is_binary(array.type):
+        return {name: np.array([*array.to_pylist(), None], dtype=object)[:-1]}
+    if pa.types.is_string(array.type):
+        return {}
+    return {name: numbers(array, name)}

@@ -1,0 +1,86 @@
+"""Options of `reweigh learn`: one frozen dataclass, whose field docstrings are the `--help`."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+EstimatorName = Literal[
+    "weighted_per_decision", "per_decision", "weighted_doubly_robust", "doubly_robust", "step"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnConfig:
+    """Improve a policy from a log alone, and test that it is better before it is given out."""
+
+    discount: float = 1.0
+    """Discount per step of the value that is improved: rewards up to where logged episodes end."""
+    level: float = 0.95
+    """Confidence at which an improvement must be shown."""
+    upper_bound: bool = False
+    """The stricter test: the new policy's lower bound must exceed the behaviour's upper bound."""
+    validation: float = 0.2
+    """Share of the episodes that choose among what was learnt."""
+    test: float = 0.4
+    """Share of the episodes that are kept for the test of improvement; the rest is learnt from."""
+    seed: int = 0
+    """Divides the episodes and orders them; the same seed gives the same policy, bit for bit."""
+
+    estimator: EstimatorName = "weighted_doubly_robust"
+    """What is maximised: an estimate of the policy's value with weights of all actions so far
+    (weighted: self-normalised; doubly robust: with a value function as baseline), or, for long
+    episodes, the clipped surrogate of single steps."""
+    min_ess: float = 0.3
+    """Trust region: the least effective sample size of the weights, as a share of the episodes
+    learnt from (of their steps, with the estimator step)."""
+    max_kl: float = 1.0
+    """Trust region: the largest divergence from the behaviour, nats per step."""
+    pace: float = 0.1
+    """How much of the way to the edge of the trust region an epoch goes."""
+    epochs: int = 100
+    """Passes over the episodes learnt from, at most."""
+    minibatches: int = 4
+    """Minibatches in a pass: one step of Adam each; of large logs, in every 500,000 steps."""
+    patience: int = 10
+    """Stop after so many epochs without a better lower bound on the validation episodes."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the tanh layers of the value function, and of a behaviour that is estimated."""
+    threads: int = 1
+    """Threads of PyTorch's operations; small networks are fastest with 1."""
+
+    def validate(self) -> None:
+        """Refuse options that cannot be.
+
+        Raises:
+            ValueError: names the first of them.
+        """
+        for name in ("epochs", "minibatches", "patience", "threads", "seed"):
+            value, least = getattr(self, name), int(name != "seed")
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        for name in ("max_kl", "pace"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("discount", "min_ess"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+        for name in ("validation", "test"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be a share, such as 0.3"
+                )
+        if not 0.5 < self.level < 1:
+            raise ValueError(f"level is {self.level}; it must be between 0.5 and 1, such as 0.95")
+        if math.isclose(self.min_ess, 1):
+            raise ValueError("min_ess is 1, and only the behaviour itself has that: give less")
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation is {self.validation} and test {self.test}: nothing is left to learn "
+                "from; their sum must be below 1"
+            )
+        if any(width < 1 for width in self.hidden):
+            raise ValueError(f"hidden is {self.hidden}; every layer needs a width of at least 1")
+        if self.estimator not in get_args(EstimatorName):
+            raise ValueError(
+                f"estimator is {self.estimator!r}; use one of {', '.join(get_args(EstimatorName))}"
+            )

@@ -1,0 +1,172 @@
+"""Is it better? The paired difference to the behaviour, its bound, and the test that uses it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from reweigh.core.diagnostics import WeightReading, doubts, read, weight_health
+from reweigh.core.weights import k_hat_threshold
+from reweigh.evaluation.estimates import Estimate
+from reweigh.evaluation.estimating import Parts, estimate
+from reweigh.evaluation.importance import behaviour, weighted_per_decision
+from reweigh.evaluation.intervals import student_t
+from reweigh.evaluation.sample import Sample
+from reweigh.evaluation.terms import Terms
+from reweigh.learning.division import Part
+from reweigh.learning.region import samples
+
+_STANDARD_ERRORS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A policy beside the behaviour, on the same episodes. All bounds are one-sided."""
+
+    level: float
+    """Of each bound: the intervals are two-sided at `2 level - 1`."""
+    behaviour: Estimate
+    """What sampled the log."""
+    learnt: Estimate
+    """The policy."""
+    improvement: Estimate
+    """The difference, of which chance in the episodes that both share is no part."""
+    weights: WeightReading
+    """Of the episodes' weights."""
+
+
+def improvement(sample: Sample) -> Terms:
+    """What the policy gains on the behaviour: `Σ_t γ^t Σ_i w_it r_it / Σ_i w_it - (1/N) Σ_i G_i`.
+
+    The self-normalised per-decision estimate less the mean logged return, of the same episodes.
+
+    Returns:
+        Terms. With equal policies the estimate is 0, and so is its standard error.
+    """
+    terms = weighted_per_decision(sample)
+    return replace(terms, plain=terms.plain - sample.returns)
+
+
+def compare(
+    part: Part,
+    policy: nn.Module,
+    *,
+    discount: float,
+    level: float,
+) -> Comparison:
+    """Compare a policy with the behaviour.
+
+    Args:
+        part: The episodes. They are gone through twice if there are several batches.
+        policy: Learnt from others.
+        discount: γ.
+        level: Of each bound.
+
+    Raises:
+        ValueError: The policy gives NaN.
+    """
+    weights: list[Tensor] = []
+
+    def parts() -> Iterator[Sample]:
+        weights.clear()
+        for sample in samples(part, policy, discount=discount):
+            weights.append(sample.log_trajectory)
+            yield sample
+
+    found = _estimate(parts, level)
+    return Comparison(
+        level=level,
+        behaviour=found["behaviour"],
+        learnt=found["learnt"],
+        improvement=found["improvement"],
+        weights=read(weight_health(torch.cat(weights))).total,
+    )
+
+
+def _estimate(parts: Parts, level: float) -> dict[str, Estimate]:
+    asked = {"behaviour": behaviour, "learnt": weighted_per_decision, "improvement": improvement}
+    found = estimate(parts, asked, interval=student_t, level=2 * level - 1)
+    for refusal in found.refusals.values():
+        raise ValueError(refusal)
+    return found.estimates
+
+
+def weight_doubts(reading: WeightReading) -> tuple[str, ...]:
+    """Why not to believe an improvement, a sentence each; none if nothing speaks against it.
+
+    Beside the doubts of any weighted mean: weights that sum to less than the number of episodes. A
+    self-normalised estimate makes up for what is missing by what is there, and so takes a policy
+    for good that turns, where things go badly, to actions that the log does not hold.
+    """
+    found = doubts(reading, unit="episodes")
+    missing = 1 - reading.mean
+    if missing > _STANDARD_ERRORS * reading.standard_error and not found:
+        found = (
+            f"The mean weight is {reading.mean:.3g} ± {reading.standard_error:.2g} (standard "
+            "error) where 1 is expected: the policy takes actions that the log does not hold.",
+        )
+    return found
+
+
+def predicted_bound(compared: Comparison, episodes: int) -> float:
+    """The lower bound of the improvement that so many other episodes would give, if they are alike.
+
+    By this the candidates are chosen among: Thomas et al. 2015, section 6. The margin shrinks as
+    the root of the number of episodes.
+    """
+    found = compared.improvement
+    return found.value - (found.value - found.low) * (found.episodes / episodes) ** 0.5
+
+
+def as_if(reading: WeightReading, episodes: int) -> WeightReading:
+    """What would be read of the same weights if there were so many of them."""
+    share = episodes / reading.sample_size
+    return replace(
+        reading,
+        sample_size=episodes,
+        effective_sample_size=reading.effective_sample_size * share,
+        k_hat_threshold=k_hat_threshold(episodes),
+    )
+
+
+class Verdict(NamedTuple):
+    """What the test says."""
+
+    shown: bool
+    """Whether an improvement was shown."""
+    words: str
+    """One sentence."""
+
+
+def judge(compared: Comparison, *, upper_bound: bool = False) -> Verdict:
+    """The safe-improvement test, of episodes that had no say in what was learnt.
+
+    After Thomas et al. 2015 (HCPI), section 5, with the difference of the two values estimated on
+    the same episodes. If the policy is no better, and its actions are all in the log, the chance to
+    be told otherwise is `1 - level`, as the number of episodes grows.
+
+    Args:
+        compared: The policy that was chosen beside the behaviour.
+        upper_bound: Ask for more: the lower bound of the policy's value above the upper bound of
+            the behaviour's, for which neither estimate need know of the other.
+    """
+    level = f"{100 * compared.level:g} %"
+    gain, low = compared.improvement.value, compared.improvement.low
+    words = (
+        f"{gain:+.4g} on the behaviour's {compared.behaviour.value:.4g}, and at least {low:+.4g}, "
+        f"on {compared.improvement.episodes} episodes that were kept for the test"
+    )
+    if doubts := weight_doubts(compared.weights):
+        return Verdict(False, f"no improvement shown at {level}: {words}, but {' '.join(doubts)}")
+    if not low > 0:
+        return Verdict(False, f"no improvement shown at {level}: {words}")
+    if upper_bound and not compared.learnt.low > compared.behaviour.high:
+        return Verdict(
+            False,
+            f"no improvement shown at {level}: {words}, but the policy's lower bound, "
+            f"{compared.learnt.low:.4g}, is not above the behaviour's upper bound, "
+            f"{compared.behaviour.high:.4g}",
+        )
+    return Verdict(True, f"improvement shown at {level}: {words}")

@@ -1,0 +1,160 @@
+"""Learn from a log alone: improve on some of its episodes, choose on others, test on the rest.
+
+`learning` is a generator that yields the progress of each epoch and returns the outcome, so that
+whoever iterates decides what to show; `learn` runs it to the end.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from reweigh.data.log import TrajectoryLog
+from reweigh.data.schema import TrajectorySchema
+from reweigh.data.trajectories import Trajectories
+from reweigh.learning.config import LearnConfig
+from reweigh.learning.division import Division, Shares
+from reweigh.learning.improvement import Comparison, Verdict, compare, judge
+from reweigh.learning.progress import EpochProgress
+from reweigh.learning.region import Distance
+from reweigh.learning.search import Search
+from reweigh.learning.start import (
+    Counts,
+    Start,
+    require_learnable,
+    source_of,
+    starting_policy,
+)
+
+_SAME = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What came of it."""
+
+    policy: nn.Module
+    """The one to use: what was learnt if it is shown to be better, otherwise what it began with."""
+    shown: bool
+    """Whether an improvement was shown."""
+    verdict: str
+    """The test's outcome in a sentence."""
+    comparison: Comparison | None
+    """What the test saw; None if nothing was worth testing."""
+    candidate: nn.Module | None
+    """What was tested, whatever came of it."""
+    start: Start
+    """What it began with."""
+    counts: Counts
+    progress: tuple[EpochProgress, ...]
+    notes: tuple[str, ...]
+    """What the verdict rests on, and should be known beside it."""
+
+
+def learn(
+    log: TrajectoryLog | Trajectories | str | Path,
+    behaviour: nn.Module | None = None,
+    *,
+    config: LearnConfig | None = None,
+) -> Learnt:
+    """Improve a policy from a log alone, and test on episodes kept for it that it is better.
+
+    Args:
+        log: Whole episodes with the log-probabilities of the policy that took the actions.
+        behaviour: That policy, or the newest of several; it is not changed. Without it one is
+            estimated from the episodes to learn from.
+        config: Options.
+
+    Returns:
+        The policy to use, and why. The same log and seed give the same one, bit for bit.
+
+    Raises:
+        ValueError: The log is too small, or holds nothing to learn from; log-probabilities are
+            missing; the policy is of another space, or far from what sampled the log.
+    """
+    steps = learning(log, behaviour, config=config)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+
+
+def learning(
+    log: TrajectoryLog | Trajectories | str | Path,
+    behaviour: nn.Module | None = None,
+    *,
+    config: LearnConfig | None = None,
+    description: str | None = None,
+) -> Generator[EpochProgress, None, Learnt]:
+    """As `learn`, epoch by epoch.
+
+    Args:
+        log: As there.
+        behaviour: As there.
+        config: As there.
+        description: Of the behaviour, as `acting.policy.build` reads it.
+
+    Raises:
+        ValueError: As there.
+    """
+    config = LearnConfig() if config is None else config
+    config.validate()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        source, steps = source_of(log)
+        shares = Shares(config.validation, config.test, config.seed)
+        division = Division.of(source, shares, steps=steps)
+        counts = require_learnable(division, discount=config.discount)
+        start = starting_policy(behaviour, division.training, config, description)
+        search = Search(start.policy, division, counts.test, config)
+        progress: list[EpochProgress] = []
+        for epoch in search.epochs():
+            progress.append(epoch)
+            yield epoch
+        comparison, verdict = _test(search.candidate, division, config)
+        return Learnt(
+            policy=search.candidate if verdict.shown and search.candidate else start.policy,
+            shown=verdict.shown,
+            verdict=verdict.words,
+            comparison=comparison,
+            candidate=search.candidate,
+            start=start,
+            counts=counts,
+            progress=tuple(progress),
+            notes=tuple(_notes(source.schema, start, search.began)),
+        )
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _test(
+    candidate: nn.Module | None, division: Division, config: LearnConfig
+) -> tuple[Comparison | None, Verdict]:
+    """Look at the test episodes, if there is something to test."""
+    if candidate is None:
+        words = "nothing that was learnt was better on the validation episodes"
+        return None, Verdict(False, f"no improvement shown at {100 * config.level:g} %: {words}")
+    compared = compare(division.test, candidate, discount=config.discount, level=config.level)
+    return compared, judge(compared, upper_bound=config.upper_bound)
+
+
+def _notes(schema: TrajectorySchema | None, start: Start, began: Distance) -> Iterator[str]:
+    if schema is not None and schema.estimated:
+        yield (
+            f"The log's log-probabilities are not recorded but {schema.behaviour}: the verdict is "
+            "right if they are."
+        )
+    if start.estimated:
+        yield (
+            "No policy was given: learning began with one that was estimated from the episodes it "
+            "learnt from."
+        )
+    if began.kl > _SAME:
+        yield (
+            f"The policy that learning began with is not what sampled the log ({began.kl:.2g} nats "
+            "per step apart): an improvement is one on what sampled it."
+        )

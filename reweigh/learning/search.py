@@ -1,0 +1,152 @@
+"""Improvement, epoch by epoch: undone beyond the trust region, and the best policy kept."""
+
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+
+from torch import nn
+
+from reweigh.learning.config import LearnConfig
+from reweigh.learning.critic import Critic
+from reweigh.learning.division import Division
+from reweigh.learning.estimators import ESTIMATORS
+from reweigh.learning.improvement import Comparison, as_if, compare, predicted_bound, weight_doubts
+from reweigh.learning.learner import Learner, learn_pass
+from reweigh.learning.progress import EpochProgress
+from reweigh.learning.region import Distance, measure
+
+_HALVINGS = 3
+_FASTER, _SLOWER = 4.0, 0.5
+_HIGHEST_RATE = 0.1
+_CRITIC_PASSES = 5
+
+
+class Search:
+    """The best policy so far, by what the validation episodes say of it.
+
+    Better is what promises the higher lower bound of the improvement on the test episodes, as long
+    as its weights raise no doubt. What it begins with promises 0.
+
+    Attributes:
+        candidate: the best policy; None as long as none is better than the behaviour.
+        began: how far the policy was from the behaviour at first.
+    """
+
+    def __init__(self, policy: nn.Module, division: Division, test: int, config: LearnConfig):
+        """Search from a policy on.
+
+        Args:
+            policy: Where to begin; it is not changed.
+            division: The episodes; those of the test are not looked at.
+            test: How many these are.
+            config: Options.
+
+        Raises:
+            ValueError: The policy is of another space, has nothing to learn, or is beyond the trust
+                region.
+        """
+        self.division, self.test, self.config = division, test, config
+        self.estimator = ESTIMATORS[config.estimator]
+        self.candidate: nn.Module | None = None
+        self.best_bound, self.best_epoch, self.halved = 0.0, 0, 0
+        self.began = self.here = self._measure(policy)
+        if (broken := self.began.broken(config)) is not None:
+            raise ValueError(
+                f"the policy to begin with is beyond the trust region ({broken}): the weights of "
+                f"the episodes to learn from have an effective sample size of {self.began.ess:.1%} "
+                f"and a divergence of {self.began.kl:.3g} nats per step, so it is far from what "
+                "sampled the log; begin with the policy that did, or give none, and it is estimated"
+            )
+        self.learner = Learner.create(deepcopy(policy), self._new_critic())
+        for number in range(_CRITIC_PASSES if self.learner.critic is not None else 0):
+            self._pass(0, number, policy_too=False)
+        self.good = deepcopy(self.learner)
+        self.clock = time.perf_counter()
+
+    def epochs(self) -> Iterator[EpochProgress]:
+        """Improve until nothing better comes, the trust region ends it, or the epochs are over."""
+        for number in range(1, self.config.epochs + 1):
+            yield self._epoch(number)
+            if self.halved == _HALVINGS or number - self.best_epoch >= self.config.patience:
+                return
+
+    def _epoch(self, number: int) -> EpochProgress:
+        objective = self._pass(number)
+        there = self._measure(self.learner.policy)
+        undone = there.broken(self.config)
+        compared, best = None, False
+        if undone is not None:
+            self._undo()
+        else:
+            compared = self._compare()
+            best = self._choose(number, compared, there)
+            self._keep_pace(there)
+        return EpochProgress(
+            epoch=number,
+            objective=objective,
+            ess=there.ess,
+            kl=there.kl,
+            undone=undone,
+            improvement=None if compared is None else compared.improvement.value,
+            predicted_bound=None if compared is None else predicted_bound(compared, self.test),
+            best=best,
+            seconds=time.perf_counter() - self.clock,
+        )
+
+    def _undo(self) -> None:
+        """Go back to before the epoch, and on from there at half the step."""
+        rate = self.learner.rate / 2
+        self.learner = deepcopy(self.good)
+        self.learner.rate = rate
+        self.halved += 1
+
+    def _keep_pace(self, there: Distance) -> None:
+        """Choose the next epoch's step by how far this one came; remember where it ended."""
+        way = there.travelled(self.config) - self.here.travelled(self.config)
+        if way > 0:
+            factor = min(max(self.config.pace / way, _SLOWER), _FASTER)
+            self.learner.rate = min(self.learner.rate * factor, _HIGHEST_RATE)
+        self.here, self.halved = there, 0
+        self.good = deepcopy(self.learner)
+
+    def _choose(self, number: int, compared: Comparison, there: Distance) -> bool:
+        """Whether this is the best policy so far; it is kept if so."""
+        bound = predicted_bound(compared, self.test)
+        doubts = weight_doubts(as_if(compared.weights, self.test))
+        doubts += weight_doubts(as_if(there.trajectories, self.test))
+        best = bound > self.best_bound and not doubts
+        if best:
+            self.best_bound, self.best_epoch = bound, number
+            self.candidate = deepcopy(self.learner.policy)
+        return best
+
+    def _compare(self) -> Comparison:
+        return compare(
+            self.division.validation,
+            self.learner.policy,
+            discount=self.config.discount,
+            level=self.config.level,
+        )
+
+    def _measure(self, policy: nn.Module) -> Distance:
+        return measure(
+            self.division.training, policy, self.estimator, discount=self.config.discount
+        )
+
+    def _pass(self, *seed: int, policy_too: bool = True) -> float:
+        return learn_pass(
+            self.learner,
+            self.division.training,
+            self.estimator,
+            discount=self.config.discount,
+            count=self.config.minibatches,
+            seed=(self.config.seed, *seed),
+            policy_too=policy_too,
+        )
+
+    def _new_critic(self) -> Critic | None:
+        if not self.estimator.critic:
+            return None
+        first = next(self.division.training.batches())
+        config = self.config
+        return Critic(first, discount=config.discount, hidden=config.hidden, seed=config.seed)

@@ -1,0 +1,128 @@
+"""Where learning begins: what the log must hold, and the policy that is to be improved."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from reweigh.behaviour import estimate_behaviour
+from reweigh.core.returns import reward_to_go
+from reweigh.core.weights.psis import LEAST_COUNT
+from reweigh.data.batch import Batch
+from reweigh.data.log import TrajectoryLog
+from reweigh.data.trajectories import Trajectories
+from reweigh.learning.config import LearnConfig
+from reweigh.learning.division import Division, InMemory, Part, Source
+
+_FOLDS = 2
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many episodes there are in each part of a log."""
+
+    training: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """The policy that learning begins with, and falls back on."""
+
+    policy: nn.Module
+    description: str | None
+    """As `acting.policy.build` reads it; None for a module that it cannot make."""
+    estimated: bool
+    """Whether the policy was estimated from the episodes that are learnt from."""
+
+
+def require_learnable(division: Division, *, discount: float) -> Counts:
+    """Check that there is something to learn from, to choose on and to test on.
+
+    Raises:
+        ValueError: Too few episodes; log-probabilities are missing; a number is NaN or infinite;
+            all episodes have the same return.
+    """
+    returns: list[float] = []
+    counts = []
+    for part in (division.training, division.validation, division.test):
+        counts.append(0)
+        for batch in part.batches():
+            counts[-1] += len(batch.segments)
+            _require_finite(batch)
+            if part is division.training:
+                returns += _range_of_returns(batch, discount)
+    if min(counts) < LEAST_COUNT:
+        raise ValueError(
+            f"the log has {sum(counts)} episodes, of which {counts[0]} would be learnt from, "
+            f"{counts[1]} choose and {counts[2]} test, and each takes at least {LEAST_COUNT}: "
+            "collect more episodes, or give other shares with --validation and --test"
+        )
+    if min(returns) == max(returns):
+        raise ValueError(
+            f"all {counts[0]} episodes to learn from return {returns[0]:g}: nothing tells a better "
+            "action from a worse one; log the rewards, or episodes in which they differ"
+        )
+    return Counts(*counts)
+
+
+def _range_of_returns(batch: Batch, discount: float) -> list[float]:
+    to_go = reward_to_go(batch.rewards, batch.segments, discount=discount)
+    first = to_go[batch.segments.is_first]
+    return [float(first.min()), float(first.max())]
+
+
+def _require_finite(batch: Batch) -> None:
+    if bool(batch.log_prob_behaviour.isnan().all()):
+        raise ValueError(
+            "the log does not hold the behaviour's log-probabilities, and without them nothing can "
+            "be weighed: estimate them by `reweigh import LOG NEW_LOG --estimate-behaviour`"
+        )
+    for name in ("rewards", "observations", "actions", "log_prob_behaviour"):
+        entries = getattr(batch, name).reshape(len(batch), -1)
+        bad = ~entries.isfinite().all(1)
+        if bool(bad.any()):
+            step = int(bad.nonzero()[0])
+            raise ValueError(
+                f"{name}: {entries[step].tolist()} in episode "
+                f"{int(batch.episode[batch.segments.episode[step]])}, step "
+                f"{int(batch.segments.time[step])}; only finite numbers can be learnt from"
+            )
+
+
+def starting_policy(
+    behaviour: nn.Module | None, training: Part, config: LearnConfig, description: str | None
+) -> Start:
+    """The policy that sampled the log, as given, or as the episodes to learn from show it.
+
+    Args:
+        behaviour: The given one; it is not changed.
+        training: The episodes to learn from: those that test say nothing of it.
+        config: The seed.
+        description: Of the given one.
+
+    Raises:
+        ValueError: None is given, and none can be estimated.
+    """
+    if behaviour is not None:
+        return Start(deepcopy(behaviour).eval(), description, estimated=False)
+    found = estimate_behaviour(training, folds=_FOLDS, seed=config.seed)
+    return Start(found.policy.eval(), found.policy_description, estimated=True)
+
+
+def source_of(log: TrajectoryLog | Trajectories | str | Path) -> tuple[Source, int]:
+    """A log as a source, and how many steps it has.
+
+    Raises:
+        ValueError: It holds nothing; the folder is no log.
+    """
+    if isinstance(log, Trajectories):
+        source, steps = InMemory(log), log.steps
+    else:
+        source = log if isinstance(log, TrajectoryLog) else TrajectoryLog.open(log)
+        steps = source.summary().steps
+    if steps == 0:
+        raise ValueError("the log is empty: there are no episodes to learn from")
+    return source, steps

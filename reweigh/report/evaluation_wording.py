@@ -1,0 +1,201 @@
+"""What there is to say of an evaluation: which estimate to look at first, and what it shows."""
+
+import math
+from typing import Literal
+
+from reweigh.data.schema import MISSING, RECORDED
+from reweigh.evaluation import importance
+from reweigh.evaluation.doubly_robust import weighted_doubly_robust
+from reweigh.evaluation.estimates import Estimate, Evaluation
+from reweigh.report.evaluation_figures import decimals_for, span, unit, with_error
+from reweigh.report.wording import counted, percent
+
+BEHAVIOUR = importance.behaviour.__name__
+FROM_BELOW = importance.truncated.__name__
+SELF_NORMALISED = {
+    f.__name__
+    for f in (
+        importance.weighted_importance_sampling,
+        importance.weighted_per_decision,
+        importance.pareto_smoothed,
+        weighted_doubly_robust,
+    )
+}
+INTERVALS = {
+    "normal": "by the normal approximation",
+    "student_t": "by Student's t",
+    "bootstrap": "by the bootstrap",
+    "bias_corrected_bootstrap": "by the bias-corrected bootstrap",
+    "hoeffding": "by Hoeffding's inequality",
+    "empirical_bernstein": "by the empirical Bernstein inequality",
+}
+"""How intervals are made, in words, by their functions' names."""
+DOUBTED = "An estimate with doubts should not be believed"
+"""Heads the doubts."""
+
+Standing = Literal["above", "below", "overlaps"]
+
+
+def title(evaluation: Evaluation) -> str:
+    """Name what was evaluated."""
+    where = "" if evaluation.environment is None else f" in {evaluation.environment}"
+    return f"What the policy is worth{where}"
+
+
+def basis(evaluation: Evaluation) -> str:
+    """Say what the estimates are from: episodes, discount, intervals."""
+    discount = (
+        "without discount"
+        if evaluation.discount == 1
+        else f"discounted by {evaluation.discount:g} a step"
+    )
+    made = INTERVALS.get(evaluation.interval, f"by {evaluation.interval}")
+    return (
+        f"From {counted(evaluation.episodes, 'logged episode')} "
+        f"({counted(evaluation.steps, 'step')}), {discount}; {percent(evaluation.level)} intervals "
+        f"{made}."
+    )
+
+
+def source_of_weights(evaluation: Evaluation) -> str:
+    """Say where the behaviour's log-probabilities come from: recorded, estimated, or missing."""
+    if not evaluation.weight_histogram:
+        return "The behaviour's log-probabilities are missing: nothing can be weighed."
+    if not _estimated(evaluation):
+        return "The behaviour's log-probabilities were recorded when it acted."
+    return (
+        f"The behaviour's log-probabilities were not recorded ({evaluation.behaviour}): weights are"
+        " only as good as that estimate."
+    )
+
+
+def in_order(evaluation: Evaluation) -> list[Estimate]:
+    """Return all estimates, the behaviour's own value first."""
+    return sorted(evaluation.estimates.values(), key=lambda e: e.method != BEHAVIOUR)
+
+
+def of_the_policy(evaluation: Evaluation) -> list[Estimate]:
+    """Return the estimates of the policy: all but the behaviour's own value."""
+    return [e for e in evaluation.estimates.values() if e.method != BEHAVIOUR]
+
+
+def first_look(evaluation: Evaluation) -> Estimate | None:
+    """Return the estimate to look at first, or None if none can be believed."""
+    return min(_candidates(evaluation), key=lambda e: e.standard_error, default=None)
+
+
+def standing(evaluation: Evaluation, estimate: Estimate) -> Standing | None:
+    """Say where an interval lies beside that of the behaviour's value; None if there is none."""
+    own = evaluation.estimates.get(BEHAVIOUR)
+    if own is None or any(math.isnan(x) for e in (own, estimate) for x in (e.low, e.high)):
+        return None
+    if estimate.low > own.high:
+        return "above"
+    return "below" if estimate.high < own.low else "overlaps"
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """Say which estimate to look at first, why, and how it compares with the behaviour's value."""
+    chosen, d = first_look(evaluation), decimals(evaluation)
+    if chosen is None:
+        return _nothing_to_believe(evaluation)
+    candidates = _candidates(evaluation)
+    kind, aside = "estimate", ""
+    if chosen.method in SELF_NORMALISED:
+        kind, aside = "self-normalised estimate", ", which a few heavy weights disturb least"
+    reason = f"it is the only believable {kind}{aside}"
+    if len(candidates) > 1:
+        reason = (
+            f"of the {len(candidates)} believable {kind}s{aside}{',' if aside else ''} it has the "
+            "smallest standard error"
+        )
+    return f"Look first at {chosen.method}, {with_error(chosen, d)}: {reason}. " + _comparison(
+        evaluation, chosen, d
+    )
+
+
+def doubts(evaluation: Evaluation) -> dict[str, int]:
+    """Return every warning once, with its number, from 1."""
+    said = (warning for e in evaluation.estimates.values() for warning in e.warnings)
+    return {warning: number for number, warning in enumerate(dict.fromkeys(said), start=1)}
+
+
+def left_out(evaluation: Evaluation) -> dict[str, list[str]]:
+    """Return why estimators were left out, and which, each reason once."""
+    found: dict[str, list[str]] = {}
+    for method, why in evaluation.left_out.items():
+        found.setdefault(why, []).append(method)
+    return found
+
+
+def decimals(evaluation: Evaluation) -> int:
+    """Return how many decimals matter, by the standard errors that are looked at."""
+    looked_at = (evaluation.estimates.get(BEHAVIOUR), first_look(evaluation))
+    errors = [e.standard_error for e in looked_at if e is not None]
+    return decimals_for(errors, [e.value for e in evaluation.estimates.values()])
+
+
+def key(evaluation: Evaluation) -> str:
+    """Say what the columns mean."""
+    weighed = [e for e in evaluation.estimates.values() if math.isfinite(e.k_hat_threshold)]
+    if not weighed:
+        return "SE: standard error."
+    of_steps = [e for e in weighed if unit(e) == "steps"]
+    steps = f" (of the steps for {', '.join(e.method for e in of_steps)})" if of_steps else ""
+    limits = {f"{e.k_hat_threshold:.2f} for {unit(e)}": None for e in weighed}
+    return (
+        f"SE: standard error. ESS: effective sample size, and its share of the episodes{steps}. "
+        f"k-hat: how heavy the tail of the weights is; up to {', '.join(limits)} their mean is "
+        "reliable."
+    )
+
+
+def _estimated(evaluation: Evaluation) -> bool:
+    return evaluation.behaviour not in (RECORDED, MISSING)
+
+
+def _candidates(evaluation: Evaluation) -> list[Estimate]:
+    """Those to choose from: self-normalised, or else others, or else the one from below."""
+    believable = [
+        e for e in of_the_policy(evaluation) if e.believable and math.isfinite(e.standard_error)
+    ]
+    kinds = (
+        [e for e in believable if e.method in SELF_NORMALISED],
+        [e for e in believable if e.method != FROM_BELOW],
+        believable,
+    )
+    return next((kind for kind in kinds if kind), [])
+
+
+def _comparison(evaluation: Evaluation, chosen: Estimate, d: int) -> str:
+    interval = f"Its {percent(chosen.level)} interval"
+    where = standing(evaluation, chosen)
+    if where is None:
+        return f"{interval} is {span(chosen, d)}."
+    interval += f", {span(chosen, d)},"
+    beside = f"the behaviour's, {span(evaluation.estimates[BEHAVIOUR], d)}"
+    if where == "overlaps":
+        return f"{interval} overlaps {beside}: no difference is shown."
+    if where == "below" and chosen.method == FROM_BELOW:
+        return f"{interval} lies below {beside}, which shows nothing: it is an estimate from below."
+    shown = "better" if where == "above" else "worse"
+    if _estimated(evaluation):
+        shown += ", as far as the estimated log-probabilities are right"
+    return f"{interval} lies {where} {beside}: the policy is {shown}."
+
+
+def _nothing_to_believe(evaluation: Evaluation) -> str:
+    own, d = evaluation.estimates.get(BEHAVIOUR), decimals(evaluation)
+    beside = "" if own is None else f" The behaviour's own value is {with_error(own, d)}."
+    if not of_the_policy(evaluation):
+        return f"There is no estimate of the policy.{beside}"
+    if not evaluation.weight_histogram:
+        return (
+            "No estimate of the policy should be believed, since nothing can be weighed: estimate "
+            "the behaviour's log-probabilities by `reweigh import LOG NEW_LOG "
+            f"--estimate-behaviour`.{beside}"
+        )
+    return (
+        "No estimate of the policy should be believed, for the reasons given. More episodes would "
+        f"help, or a policy that is closer to the behaviour.{beside}"
+    )

@@ -1,0 +1,108 @@
+"""What came of learning from a log: the lines a person reads at the end, and JSON."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from reweigh.learning.improvement import Comparison
+from reweigh.learning.learn import Learnt
+from reweigh.report.as_json import as_json
+from reweigh.report.evaluation_figures import decimals_for, error, figure
+from reweigh.report.paragraphs import GAP, cells, print_list, say
+from reweigh.report.wording import counted, percent, print_plainly
+
+
+def print_learnt(
+    learnt: Learnt, console: Console, *, places: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Print whether an improvement is shown, what that rests on, and where things are.
+
+    Args:
+        learnt: The outcome.
+        console: Where to print.
+        places: Names, and paths or commands, such as where the policy was written.
+    """
+    console.print()
+    say(outcome(learnt), console, "bold green" if learnt.shown else "bold yellow")
+    console.print()
+    if learnt.comparison is not None:
+        console.print(_table(learnt.comparison, console))
+        console.print()
+    say(_basis(learnt), console)
+    console.print()
+    print_list("To be known beside it:", [("-", note) for note in learnt.notes], console)
+    for name, place in places:
+        print_plainly(f"  {name:<20} {place}", console)
+
+
+def outcome(learnt: Learnt) -> str:
+    """Say whether an improvement is shown, and which policy is to be used."""
+    said = learnt.verdict[0].upper() + learnt.verdict[1:].rstrip(".")
+    kept = "The policy to use is what was learnt."
+    if not learnt.shown:
+        kept = "The policy that learning began with is kept."
+    return f"{said}. {kept}"
+
+
+def learnt_json(learnt: Learnt) -> str:
+    """Return everything about the outcome but the policies as strict JSON.
+
+    Numbers that JSON does not have, NaN and the infinities, are null.
+    """
+    content = {
+        "shown": learnt.shown,
+        "verdict": learnt.verdict,
+        "comparison": None if learnt.comparison is None else asdict(learnt.comparison),
+        "episodes": asdict(learnt.counts),
+        "notes": learnt.notes,
+        "epochs": [asdict(epoch) for epoch in learnt.progress],
+    }
+    return as_json(content)
+
+
+def _table(compared: Comparison, console: Console) -> Table:
+    """Both policies' values and the difference, with their bounds."""
+    rows = {
+        "behaviour": compared.behaviour,
+        "learnt": compared.learnt,
+        "improvement": compared.improvement,
+    }
+    errors = [e.standard_error for e in rows.values()]
+    d = decimals_for(errors, [e.value for e in rows.values()])
+    level = percent(compared.level)
+    table = Table(box=None, header_style="bold", padding=(0, GAP, 0, 0), pad_edge=False)
+    for i, head in enumerate(("", "value", "SE", f"lower {level} bound", f"upper {level} bound")):
+        table.add_column(Text(head), justify="right" if i else "left")
+    for name, e in rows.items():
+        bounds = (figure(e.low, d), figure(e.high, d))
+        texts = (name, figure(e.value, d), error(e.standard_error, d), *bounds)
+        table.add_row(*cells(texts, console))
+    return table
+
+
+def _basis(learnt: Learnt) -> str:
+    return " ".join(_sentences(learnt))
+
+
+def _sentences(learnt: Learnt) -> Iterator[str]:
+    counts = learnt.counts
+    yield (
+        f"Learnt from {counted(counts.training, 'episode')} in "
+        f"{counted(len(learnt.progress), 'epoch')}; {counts.validation:,} others chose among the "
+        f"policies, and {counts.test:,} were kept for the test."
+    )
+    tested = [p.epoch for p in learnt.progress if p.best]
+    if tested:
+        yield f"What was tested is the policy of epoch {tested[-1]}."
+    undone = sum(p.undone is not None for p in learnt.progress)
+    if undone:
+        yield f"{counted(undone, 'epoch')} went beyond the trust region and had to be undone."
+    if learnt.comparison is not None:
+        weights = learnt.comparison.weights
+        yield (
+            f"The weights of the test episodes are worth {weights.effective_sample_size:,.0f} "
+            f"episodes of the new policy ({weights.ess_share:.1%})."
+        )

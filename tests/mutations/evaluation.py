@@ -1,0 +1,65 @@
+"""Off-policy estimators, their terms, errors and intervals."""
+
+TESTS = [
+    "test_evaluation_terms.py",
+    "test_evaluation_intervals.py",
+    "test_evaluation_estimating.py",
+]
+MUTATIONS = [
+    ("evaluation/terms.py", "second.units / units", "first.units / units"),
+    ("evaluation/terms.py", "here.exp() * part", "part"),
+    ("evaluation/terms.py", "(segments.total(alive) - missed)", "(segments.total(alive))"),
+    ("evaluation/terms.py", "- whole.ratios[segments.time]", "- whole.ratios[segments.time] * 0"),
+    ("evaluation/terms.py", "whole.ratios.sum() + whole.units", "whole.units"),
+    (
+        "evaluation/terms.py",
+        "log_inverse = torch.where(whole.ratios == 0, -torch.inf, -whole.log_sums)",
+        "log_inverse = -whole.log_sums",
+    ),
+    ("evaluation/terms.py", "last.expand(times - len(part.log_sums))", "last[:0]"),
+    (
+        "evaluation/importance.py",
+        "weigh(sample.log_prefix, sample.disc",
+        "weigh(0 * sample.log_prefix, sample.disc",
+    ),
+    ("evaluation/importance.py", "lowest_return + weigh", "weigh"),
+    ("evaluation/importance.py", "sample.returns - lowest_return)", "sample.returns)"),
+    (
+        "evaluation/importance.py",
+        "Weighted(sample.returns, sample.log_trajectory, _one_step(sample))",
+        "Weighted(sample.returns, 0 * sample.log_trajectory, _one_step(sample))",
+    ),
+    ("evaluation/sample.py", "rewards * discount_from_start", "rewards + 0 * discount_from_start"),
+    ("evaluation/sample.py", "(lengths.cumsum(0) - lengths)", "lengths.cumsum(0)"),
+    ("evaluation/sample.py", "batch.segments.time_start > 0", "batch.segments.time_start < 0"),
+    ("evaluation/sample.py", "~(batch.terminated | batch.truncated)", "~batch.terminated"),
+    ("evaluation/intervals.py", "math.sqrt(count) if count > 1", "count if count > 1"),
+    ("evaluation/intervals.py", "stdtrit(freedom,", "stdtrit(freedom + 1,"),
+    ("evaluation/intervals.py", "(2 * len(evidence.influence))", "2 * len(evidence.influence)"),
+    ("evaluation/intervals.py", "math.log(4 / (1 - level))", "math.log(2 / (1 - level))"),
+    ("evaluation/intervals.py", "3 * (count - 1)", "3 * count"),
+    ("evaluation/intervals.py", "(6 * spread.pow(1.5))", "(-6 * spread.pow(1.5))"),
+    ("evaluation/intervals.py", "ndtr(bias + z /", "ndtr(z /"),
+    (
+        "evaluation/bootstrap.py",
+        "torch.where(time < lengths, shares * values[here], 0.0)",
+        "shares * values[here]",
+    ),
+    ("evaluation/bootstrap.py", "before[0], after[-1] = 0.0, 0.0", "before[0] = 0.0"),
+    (
+        "evaluation/bootstrap.py",
+        "estimate = times_drawn @ terms.plain / count",
+        "estimate = times_drawn @ terms.plain",
+    ),
+    (
+        "evaluation/estimating.py",
+        "self.only = look.terms if self.whole is None else None",
+        "self.only = look.terms",
+    ),
+    ("evaluation/estimating.py", "reading.sample_size + reading.undefined > episodes", "True"),
+    ("evaluation/parallel.py", "len(waiting) > workers", "len(waiting) > 99"),
+    ("evaluation/parallel.py", "waiting.popleft().result()", "waiting.pop().result()"),
+    ("evaluation/policies.py", "(actions >= known)", "(actions > known)"),
+    ("evaluation/policies.py", "if shape != tuple(actions.shape[1:])", "if False"),
+    ("evaluation/profile.py", "clamp(0, BINS - 1)", "clamp(0, BINS - 2)"),
+]

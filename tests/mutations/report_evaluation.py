@@ -1,0 +1,51 @@
+"""What a person sees of an evaluation."""
+
+TESTS = ["test_report_evaluation.py", "-k", "not chromium and not hundreds"]
+
+WORDING = "report/evaluation_wording.py"
+FIGURES = "report/evaluation_figures.py"
+TABLE = "report/evaluation_table.py"
+CHARTS = "report/evaluation_charts.py"
+PAGE = "report/evaluation_page.py"
+
+MUTATIONS = [
+    (WORDING, "key=lambda e: e.standard_error, default", "key=lambda e: e.value, default"),
+    (WORDING, "if e.believable and math.isfinite(e.standard_error)", "if e.believable"),
+    (WORDING, "if e.believable and math", "if math"),
+    (WORDING, "        [e for e in believable if e.method in SELF_NORMALISED],\n", ""),
+    (WORDING, "        [e for e in believable if e.method != FROM_BELOW],\n", ""),
+    (WORDING, "if estimate.low > own.high", "if estimate.value > own.high"),
+    (WORDING, "estimate.high < own.low", "estimate.high < own.value"),
+    (WORDING, 'where == "below" and chosen.method == FROM_BELOW', "False"),
+    (WORDING, "if _estimated(evaluation):\n        shown", "if False:\n        shown"),
+    (
+        WORDING,
+        'if not evaluation.weight_histogram:\n        return "The',
+        'if False:\n        return "The',
+    ),
+    (WORDING, "enumerate(dict.fromkeys(said), start=1)", "enumerate(said, start=1)"),
+    (WORDING, "1 - math.floor(math.log10(min(usable)))", "2 - math.floor(math.log10(min(usable)))"),
+    (WORDING, "math.log10(min(usable))", "math.log10(max(usable))"),
+    (WORDING, "e.method != BEHAVIOUR)", "False)"),
+    (FIGURES, "round(value, decimals) + 0.0", "value"),
+    (FIGURES, "0 < value < 0.5 * 10**-decimals", "False"),
+    (FIGURES, "abs(value) >= _LARGE or tiny", "tiny"),
+    (FIGURES, "estimate.weights > estimate.episodes", "estimate.weights > 0"),
+    (
+        FIGURES,
+        "estimate.effective_sample_size / estimate.weights",
+        "estimate.effective_sample_size / estimate.episodes",
+    ),
+    (TABLE, "not math.isfinite(content)", "math.isnan(content)"),
+    (TABLE, "[Text(encodable(text, console))", "[Text.from_markup(encodable(text, console))"),
+    (TABLE, "widths[_INTERVAL] + min(left, 0)", "widths[_INTERVAL]"),
+    (TABLE, "left >= min(names, _LEAST_NAME)", "left >= names"),
+    (CHARTS, "max(min([low, *others]), low - span)", "min([low, *others])"),
+    (CHARTS, "within = [e for e in shown if e.believable]", "within = list(shown)"),
+    (CHARTS, "if estimate.believable else _PALE", "if True else _PALE"),
+    (CHARTS, "if left <= estimate.value <= right", "if True"),
+    (CHARTS, "counts / counts.sum()", "counts"),
+    (CHARTS, "sizes = np.maximum(sizes, _LEAST_ESS)", "pass"),
+    (PAGE, "escape(e.method)}</th>", "e.method}</th>"),
+    (PAGE, "(LIMIT - 1) //", "LIMIT //"),
+]

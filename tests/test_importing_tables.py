@@ -1,0 +1,606 @@
+import gzip
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from data_samples import assert_same_bits
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from importing_samples import (
+    episode_rows,
+    episodes,
+    expected,
+    imported,
+    left_behind,
+    step_rows,
+    write,
+)
+
+from reweigh.data import ArraySpec
+from reweigh.data.importing import Layout, import_log, table_files
+from reweigh.data.importing.unfinished import truncated
+
+SUFFIXES = ["parquet", "jsonl", "csv"]
+
+
+def refused(folder, rows, message, *, suffix="jsonl", layout=None, **options):
+    """Importing these rows fails with the message, and leaves nothing behind."""
+    source = write(folder / f"source.{suffix}", rows)
+    with pytest.raises(ValueError, match=message):
+        import_log(source, folder / "log", layout=layout or Layout(), **options)
+    source.unlink()
+    assert left_behind(folder) == []
+
+
+def changed(rows, number, **values):
+    """The rows, one of them with other values; `None` leaves a value out."""
+    return [{**row, **values} if i == number else row for i, row in enumerate(rows)]
+
+
+def without(row, *names):
+    return {key: value for key, value in row.items() if key not in names}
+
+
+# What was recorded is what the log holds
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_rows_of_steps_come_back_bit_for_bit(tmp_path, suffix, discrete):
+    made = episodes([3, 1, 4, 2], discrete=discrete)
+    source = write(tmp_path / f"source.{suffix}", step_rows(made))
+    report, log = imported(source, tmp_path)
+    assert_same_bits(log, expected(made))
+    assert (report.steps, report.episodes, report.terminated, report.truncated) == (10, 4, 2, 2)
+    assert report.schema.action.choices == ((3,) if discrete else ())
+    assert report.schema.discrete_actions == discrete
+    assert report.schema.observation == ArraySpec("float64", (2,))
+    assert report.schema.environment == "source"
+    assert report.unread == () and report.notes == ()
+
+
+@pytest.mark.parametrize("discrete", [True, False])
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_rows_of_episodes_come_back_bit_for_bit(tmp_path, suffix, discrete):
+    made = episodes([3, 1, 4, 2], discrete=discrete)
+    source = write(tmp_path / f"source.{suffix}", episode_rows(made))
+    report, log = imported(source, tmp_path)
+    assert_same_bits(log, expected(made))
+    assert report.notes == ()
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=6),
+    discrete=st.booleans(),
+    lists=st.booleans(),
+    rows=st.integers(1, 9),
+)
+def test_any_lengths_in_any_blocks_come_back(
+    tmp_path_factory, monkeypatch, lengths, discrete, lists, rows
+):
+    """However the rows fall into the parts that are read: episodes end where they end."""
+    folder = tmp_path_factory.mktemp("import")
+    made = episodes(lengths, discrete=discrete)
+    source = write(folder / "s.parquet", (episode_rows if lists else step_rows)(made))
+    monkeypatch.setattr(table_files, "MAX_STEPS", rows)
+    _, log = imported(source, folder, max_steps=rows)
+    assert_same_bits(log, expected(made))
+
+
+def test_small_blocks_of_text_come_back(tmp_path, monkeypatch):
+    made = episodes([30, 1, 50])
+    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 700)
+    for suffix in ("csv", "jsonl"):
+        (tmp_path / suffix).mkdir()
+        source = write(tmp_path / suffix / f"s.{suffix}", step_rows(made))
+        assert_same_bits(imported(source, tmp_path / suffix)[1], expected(made))
+
+
+def test_lists_of_text_are_rows_of_episodes_too(tmp_path):
+    made = episodes([3, 2], shape=())
+    source = write(tmp_path / "source.csv", episode_rows(made))
+    assert_same_bits(imported(source, tmp_path)[1], expected(made))
+
+
+def test_numpy_writes_lists_without_commas(tmp_path):
+    rows = step_rows(episodes([2, 1]))
+    texts = [
+        {**row, "observation": str(np.array([1.5, -2])), "next_observation": "[3 4e0]"}
+        for row in rows
+    ]
+    _, log = imported(write(tmp_path / "source.csv", texts), tmp_path)
+    assert log.observations.tolist() == [[1.5, -2.0]] * 3
+    assert log.final_observations.tolist() == [[3.0, 4.0]] * 2
+
+
+def test_a_compressed_csv_is_a_csv(tmp_path):
+    made = episodes([2, 3])
+    plain = write(tmp_path / "source.csv", step_rows(made))
+    (tmp_path / "packed.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    report, log = imported(tmp_path / "packed.csv.gz", tmp_path)
+    assert_same_bits(log, expected(made))
+    assert report.schema.environment == "packed"
+
+
+def test_a_folder_of_parquet_files_is_one_table(tmp_path):
+    made = episodes([3, 4])
+    rows = step_rows(made)
+    (tmp_path / "parts").mkdir()
+    write(tmp_path / "parts" / "part-0.parquet", rows[:5])  # in the midst of an episode
+    write(tmp_path / "parts" / "part-1.parquet", rows[5:])
+    assert_same_bits(imported(tmp_path / "parts", tmp_path)[1], expected(made))
+
+
+def test_other_kinds_of_lists_are_lists(tmp_path):
+    made = episodes([3, 2])
+    rows = pa.Table.from_pylist(step_rows(made))
+    large = rows.set_column(
+        rows.schema.get_field_index("observation"),
+        "observation",
+        rows.column("observation").cast(pa.large_list(pa.float64())),
+    )
+    fixed = large.set_column(
+        rows.schema.get_field_index("next_observation"),
+        "next_observation",
+        rows.column("next_observation").cast(pa.list_(pa.float64(), 2)),
+    )
+    pq.write_table(fixed, tmp_path / "source.parquet")
+    assert_same_bits(imported(tmp_path / "source.parquet", tmp_path)[1], expected(made))
+
+
+# Columns
+
+
+def test_columns_by_other_names_are_named(tmp_path):
+    made = episodes([3, 2])
+    rows = [
+        {
+            "who": row["episode"],
+            "when": row["step"],
+            "saw": row["observation"],
+            "did": row["action"],
+            "got": row["reward"],
+            "lp": row["log_prob"],
+            "died": row["terminated"],
+            "cut": row["truncated"],
+            "then": row["next_observation"],
+        }
+        for row in step_rows(made)
+    ]
+    layout = Layout(
+        observations=("saw",),
+        actions=("did",),
+        rewards="got",
+        log_probs="lp",
+        episode="who",
+        time="when",
+        terminated="died",
+        truncated="cut",
+        next_observations=("then",),
+        environment="Mine-v0",
+    )
+    report, log = imported(write(tmp_path / "s.jsonl", rows), tmp_path, layout=layout)
+    assert_same_bits(log, expected(made))
+    assert report.columns["log_probs"] == ("lp",)
+    assert report.schema.environment == "Mine-v0"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("sign", ["_", ".", ""])
+def test_numbered_columns_are_one_vector(tmp_path, sign, first):
+    made = episodes([3, 2], discrete=False)
+    rows = []
+    for row in step_rows(made):
+        wide = {k: v for k, v in row.items() if not isinstance(v, list)}
+        for name, stem in (("observation", "obs"), ("next_observation", "next_obs")):
+            wide |= {f"{stem}{sign}{first + i}": x for i, x in enumerate(row[name])}
+        rows.append(wide | {f"action{sign}{first + i}": x for i, x in enumerate(row["action"])})
+    report, log = imported(write(tmp_path / "s.csv", rows), tmp_path)
+    assert_same_bits(log, expected(made))
+    assert report.columns["observations"] == (f"obs{sign}{first}", f"obs{sign}{first + 1}")
+
+
+def test_named_columns_are_laid_end_to_end_in_their_order(tmp_path):
+    rows = [{**row, "x": [1, 2], "y": 3} for row in step_rows(episodes([2]))]
+    layout = Layout(observations=("y", "x"), next_observations=("",))
+    _, log = imported(write(tmp_path / "s.jsonl", rows), tmp_path, layout=layout)
+    assert log.observations.tolist() == [[3, 1, 2]] * 2
+
+
+def test_probabilities_become_log_probs(tmp_path):
+    made = episodes([3, 2])
+    rows = [
+        without({**row, "pscore": np.exp(row["log_prob"])}, "log_prob") for row in step_rows(made)
+    ]
+    _, log = imported(write(tmp_path / "s.csv", rows), tmp_path)
+    probabilities = np.array([row["pscore"] for row in rows])
+    assert log.log_probs.tobytes() == np.log(probabilities).tobytes()
+
+
+def test_densities_may_be_above_one(tmp_path):
+    rows = [{**row, "log_prob": 1.5} for row in step_rows(episodes([2], discrete=False))]
+    assert (imported(write(tmp_path / "s.jsonl", rows), tmp_path)[1].log_probs == 1.5).all()
+    (tmp_path / "more").mkdir()
+    rows = [{**row, "p": 4.0} for row in rows]
+    layout = Layout(probabilities="p")
+    _, log = imported(write(tmp_path / "p.jsonl", rows), tmp_path / "more", layout=layout)
+    assert (log.log_probs == np.log(4.0)).all()
+
+
+def test_a_column_of_another_policy_version_cuts_an_episode(tmp_path):
+    made = episodes([5, 2])
+    rows = step_rows(made)
+    for row, version in zip(rows, [0, 0, 1, 1, 1, 1, 1], strict=True):
+        row["policy_version"] = version
+    _, log = imported(write(tmp_path / "s.csv", rows), tmp_path)
+    whole = expected(made)
+    assert log.policy_version.tolist() == [0, 1, 1]
+    assert log.lengths.tolist() == [2, 3, 2]
+    assert log.time_start.tolist() == [0, 2, 0]
+    assert log.terminated.tolist() == [False, True, False]
+    assert log.observations.tobytes() == whole.observations.tobytes()
+    after = [whole.observations[2], *whole.final_observations]
+    assert log.final_observations.tolist() == np.stack(after).tolist()
+
+
+def test_multi_discrete_actions_have_choices_each(tmp_path):
+    rows = [{**row, "action": [row["step"] % 2, 4]} for row in step_rows(episodes([3]))]
+    report, log = imported(write(tmp_path / "s.jsonl", rows), tmp_path)
+    assert report.schema.action == ArraySpec("int64", (2,), (2, 5))
+    assert log.actions.tolist() == [[0, 4], [1, 4], [0, 4]]
+
+
+def test_choices_may_be_given_and_make_floats_discrete(tmp_path):
+    rows = [{**row, "action": float(row["action"])} for row in step_rows(episodes([3]))]
+    layout = Layout(choices=(7,))
+    report, log = imported(write(tmp_path / "s.parquet", rows), tmp_path, layout=layout)
+    assert report.schema.action == ArraySpec("int64", (), (7,))
+    assert report.schema.discrete_actions
+    assert log.actions.dtype == np.int64
+
+
+def test_whole_numbers_are_states(tmp_path):
+    rows = [{**row, "observation": 5, "next_observation": 2} for row in step_rows(episodes([3]))]
+    report, _ = imported(write(tmp_path / "s.csv", rows), tmp_path)
+    assert report.schema.observation == ArraySpec("int64", (), (6,))
+    (tmp_path / "more").mkdir()
+    layout = Layout(observation_choices=(16,))
+    report, _ = imported(write(tmp_path / "t.csv", rows), tmp_path / "more", layout=layout)
+    assert report.schema.observation.choices == (16,)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_number_that_turns_out_not_whole_is_a_float(tmp_path, monkeypatch, suffix):
+    """Types are told from the first block of a text; later ones may teach better."""
+    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 500)
+    rows = [
+        {
+            "episode": i // 10,
+            "state": i % 4,
+            "action": i % 2,
+            "reward": 0,
+            "log_prob": -1,
+            "terminated": int(i % 10 == 9),
+            "truncated": 0,
+        }
+        for i in range(200)
+    ]
+    rows[150] |= {"reward": 0.5, "log_prob": -0.5}
+    source = write(tmp_path / f"s.{suffix}", rows)
+    report, log = imported(source, tmp_path)
+    assert log.rewards.sum() == 0.5 and log.log_probs.sum() == -199.5
+    assert report.schema.observation == ArraySpec("int64", (), (4,))
+    rows[151]["state"] = 1.5
+    (tmp_path / "more").mkdir()
+    report, log = imported(write(tmp_path / f"t.{suffix}", rows), tmp_path / "more")
+    assert report.schema.observation == ArraySpec("float64", ())
+    assert report.schema.action == ArraySpec("int64", (), (2,))
+    rows[199]["action"] = 0.25
+    (tmp_path / "most").mkdir()
+    report, log = imported(write(tmp_path / f"u.{suffix}", rows), tmp_path / "most")
+    assert not report.schema.discrete_actions and log.actions[199] == 0.25
+
+
+def test_what_is_not_read_is_said(tmp_path):
+    rows = [{**row, "weather": "rain"} for row in step_rows(episodes([2]))]
+    report, _ = imported(write(tmp_path / "s.csv", rows), tmp_path)
+    assert report.unread == ("weather",)
+    assert "not read: weather" in str(report)
+
+
+# Episodes and their ends
+
+
+@pytest.mark.parametrize("names", [[7, 3, 9], ["b", "a", "c"]])
+def test_episodes_keep_their_numbers_and_names_are_numbered(tmp_path, names):
+    rows = [{**row, "episode": names[row["episode"]]} for row in step_rows(episodes([2, 1, 3]))]
+    _, log = imported(write(tmp_path / "s.csv", rows), tmp_path)
+    by_number = dict(zip(log.episode.tolist(), log.lengths.tolist(), strict=True))
+    numbers = names if isinstance(names[0], int) else [0, 1, 2]
+    assert by_number == dict(zip(numbers, [2, 1, 3], strict=True))
+
+
+def test_without_a_column_of_episodes_the_ends_tell(tmp_path):
+    made = episodes([3, 1, 4])
+    rows = [without(row, "episode", "step") for row in step_rows(made)]
+    assert_same_bits(imported(write(tmp_path / "s.jsonl", rows), tmp_path)[1], expected(made))
+
+
+def test_steps_may_count_from_one_or_through_the_file(tmp_path):
+    made = episodes([3, 2])
+    for name, rows in (
+        ("one", [{**row, "step": row["step"] + 1} for row in step_rows(made)]),
+        ("all", [{**row, "step": i} for i, row in enumerate(step_rows(made))]),
+    ):
+        (tmp_path / name).mkdir()
+        source = write(tmp_path / name / "s.csv", rows)
+        assert_same_bits(imported(source, tmp_path / name)[1], expected(made))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("clock", ["2026-03-01 12:00:00", 1.5])
+def test_a_clock_is_no_count_of_steps(tmp_path, suffix, clock):
+    made = episodes([3, 2])
+    rows = [without({**row, "time": clock}, "step") for row in step_rows(made)]
+    report, log = imported(write(tmp_path / f"s.{suffix}", rows), tmp_path)
+    assert_same_bits(log, expected(made))
+    assert report.unread == ("time",)
+    with pytest.raises(ValueError, match="time"):
+        import_log(report.log.parent / f"s.{suffix}", tmp_path / "more", layout=Layout(time="time"))
+
+
+def test_done_is_an_end_whose_reason_is_not_known(tmp_path):
+    rows = [
+        without({**row, "done": row["terminated"] or row["truncated"]}, "terminated", "truncated")
+        for row in step_rows(episodes([2, 3]))
+    ]
+    report, log = imported(write(tmp_path / "s.csv", rows), tmp_path)
+    assert log.terminated.tolist() == [True, True]
+    assert "'done' says that an episode ended, not why" in report.notes[0]
+
+
+def test_done_beside_truncated_is_terminated_where_it_is_not(tmp_path):
+    rows = [
+        without({**row, "done": row["terminated"] or row["truncated"]}, "terminated")
+        for row in step_rows(episodes([2, 3]))
+    ]
+    report, log = imported(write(tmp_path / "s.csv", rows), tmp_path)
+    assert log.terminated.tolist() == [True, False]
+    assert log.truncated.tolist() == [False, True]
+    assert report.notes == ()
+
+
+def test_the_last_observation_stands_for_one_that_is_not_there(tmp_path):
+    rows = step_rows(episodes([2, 3]), after=False)
+    report, log = imported(write(tmp_path / "s.jsonl", rows), tmp_path)
+    assert log.final_observations.tolist() == log.observations[[1, 4]].tolist()
+    assert "its last observation stands for it" in report.notes[0]
+
+
+def test_lists_may_have_marks_a_step_and_one_observation_after(tmp_path):
+    made = episodes([3, 2])
+    rows = [
+        {
+            **row,
+            "observations": row["observations"][:-1],
+            "final_observation": row["observations"][-1],
+            "terminated": [False] * (len(row["rewards"]) - 1) + [row["terminated"]],
+        }
+        for row in episode_rows(made)
+    ]
+    report, log = imported(write(tmp_path / "s.jsonl", rows), tmp_path)
+    assert_same_bits(log, expected(made))
+    assert report.notes == ()
+
+
+def test_lists_may_have_an_observation_after_each_step(tmp_path):
+    made = episodes([3, 2])
+    rows = [
+        {
+            **row,
+            "observations": row["observations"][:-1],
+            "next_observations": row["observations"][1:],
+        }
+        for row in episode_rows(made)
+    ]
+    assert_same_bits(imported(write(tmp_path / "s.parquet", rows), tmp_path)[1], expected(made))
+
+
+def test_rows_without_any_mark_of_an_end_need_a_word(tmp_path):
+    rows = [without(row, "terminated", "truncated") for row in step_rows(episodes([2, 3]))]
+    refused(tmp_path, rows, r"Episode 0 has no end: step 1 is its last.*--unfinished truncated")
+    source = write(tmp_path / "s.jsonl", rows)
+    report, log = imported(source, tmp_path, unfinished=truncated)
+    assert log.truncated.all() and log.lengths.tolist() == [2, 3]
+    assert report.notes == (
+        "2 episodes without an end were taken as truncated where the source stops.",
+    )
+
+
+# Refusals: each says in which episode and step, and leaves nothing behind
+
+ROWS = step_rows(episodes([3, 4, 2]))
+LISTS = episode_rows(episodes([3, 4, 2]))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"log_prob": float("-inf")}, "in episode 1, step 2 has probability 0 under the behaviour"),
+        ({"log_prob": 0.1}, "log_probs: 0.1 in episode 1, step 2; .* is at most 0"),
+        ({"log_prob": float("nan")}, "log_probs: nan in episode 1, step 2; only finite"),
+        ({"reward": float("nan")}, "rewards: nan in episode 1, step 2"),
+        ({"reward": None}, "rewards: nan in episode 1, step 2"),
+        ({"reward": float("inf")}, "rewards: inf in episode 1, step 2"),
+        ({"observation": [1.0, float("nan")]}, r"observations: \[ ?1. +nan\] in episode 1, step 2"),
+        ({"observation": [1.0, None]}, r"observations: \[ ?1. +nan\] in episode 1, step 2"),
+        ({"observation": [1.0]}, "observation: 1 numbers, .* have 2, in episode 1, step 2"),
+        ({"observation": None}, "observation: a value is missing, in episode 1, step 2"),
+        ({"action": None}, "action: a value is missing, in episode 1, step 2"),
+        ({"action": -1}, "actions: -1 in episode 1, step 2; its choices count from 0"),
+        ({"step": 3}, "step: it is 3 after 1: steps are missing.* in episode 1, step 2"),
+        ({"step": 1}, "step: it is 1 after 1.* in episode 1, step 2"),
+        ({"terminated": True}, "Episode 1 goes on after step 2, where it ended"),
+        ({"terminated": None}, "terminated: a value is missing, in row 5"),
+        ({"episode": None}, "episode: a value is missing, in row 5"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_step_that_cannot_be(tmp_path, suffix, values, message):
+    refused(tmp_path, changed(ROWS, 5, **values), message, suffix=suffix)
+
+
+def test_a_probability_that_cannot_be(tmp_path):
+    rows = [{**row, "probability": 0.5} for row in ROWS]
+    layout = Layout(probabilities="probability")
+    for value, message in (
+        (0.0, "The action in episode 1, step 2 has probability 0"),
+        (1.5, "probability: 1.5 is not a probability, in episode 1, step 2"),
+        (-0.1, "probability: -0.1 is not a probability, in episode 1, step 2"),
+        (None, "log_probs: nan in episode 1, step 2"),
+    ):
+        refused(tmp_path, changed(rows, 5, probability=value), message, layout=layout)
+
+
+def test_a_mark_that_is_neither(tmp_path):
+    rows = [{**row, "terminated": int(row["terminated"])} for row in ROWS]
+    refused(
+        tmp_path, changed(rows, 5, terminated=2), "terminated: 2.*neither true nor false, in row 5"
+    )
+
+
+def test_a_choice_that_is_not_whole(tmp_path):
+    rows = changed(ROWS, 5, action=0.5)
+    layout = Layout(choices=(3,))
+    refused(tmp_path, rows, "actions: 0.5 is not a whole number.*episode 1, step 2", layout=layout)
+
+
+def test_a_choice_beyond_those_given(tmp_path):
+    layout = Layout(choices=(2,))
+    refused(tmp_path, ROWS, "actions: 2 in episode 0, step .*there are \\[2\\]", layout=layout)
+    layout = Layout(choices=(2, 2))
+    refused(tmp_path, ROWS, "choices are \\(2, 2\\) for an entry of shape \\[\\]", layout=layout)
+
+
+def test_an_episode_that_comes_twice(tmp_path):
+    for names in ([0, 1, 0], ["a", "b", "a"], [5, 3, 5]):
+        rows = [{**row, "episode": names[row["episode"]]} for row in ROWS]
+        refused(tmp_path, rows, rf"episode {names[2]} begins a second time.*in row 7", suffix="csv")
+    refused(tmp_path, [{**r, "episode": -1} for r in ROWS], "episode: -1; episodes count from 0")
+    refused(
+        tmp_path, [{**r, "episode": 0.5} for r in ROWS], "episode: .*0.5.* is not a whole number"
+    )
+
+
+def test_an_episode_that_does_not_begin_at_its_beginning(tmp_path):
+    refused(tmp_path, ROWS[:3] + ROWS[4:], "step: it begins at 1 after 2.*in episode 1, step 0")
+    refused(tmp_path, ROWS[2:], "step: it begins at 2 after -1.*in episode 0, step 0")
+    refused(tmp_path, ROWS[::-1], "step: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"actions": [0, 1, 0]}, "actions: 3 entries in episode 1, which has 4 rewards.*at step 3"),
+        ({"log_probs": [-1.0] * 5}, "log_probs: 5 entries in episode 1.*at step 4"),
+        ({"observations": [[0.0, 0.0]] * 4}, "observations: .* entries in episode 0"),
+        (
+            {"observations": [[0.0, 0.0], [1.0]] + [[0.0, 0.0]] * 3},
+            "1 numbers.* in episode 1, step 1",
+        ),
+        ({"rewards": [0.0, 0.0, float("nan"), 0.0]}, "rewards: nan in episode 1, step 2"),
+        ({"rewards": None}, "rewards: a value is missing, in episode 1, step 0"),
+        ({"rewards": [], "actions": []}, "Episode 1, step 0: it has no steps"),
+        ({"log_probs": [-1.0, -1.0, float("-inf"), -1.0]}, "episode 1, step 2 has probability 0"),
+        ({"actions": [0, 1, None, 0]}, "actions: a value is missing, in episode 1, step 2"),
+        ({"terminated": [False, True, False, True]}, "Episode 1 goes on after step 1"),
+        ({"truncated": False, "terminated": False}, "Episode 1 has no end: step 3"),
+        ({"episode": 0}, "episode 0 begins a second time.*in row 1"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_an_episode_that_cannot_be(tmp_path, suffix, values, message):
+    rows = LISTS
+    if isinstance(values.get("terminated"), list):
+        rows = [
+            {**row, "terminated": [False] * (len(row["rewards"]) - 1) + [row["terminated"]]}
+            for row in rows
+        ]
+    refused(tmp_path, changed(rows, 1, **values), message, suffix=suffix)
+
+
+@pytest.mark.parametrize("name", ["observation", "action", "reward"])
+def test_a_column_that_is_not_there(tmp_path, name):
+    rows = [without(row, name) for row in ROWS]
+    there = ", ".join(rows[0])
+    refused(tmp_path, rows, rf"No column for {name}s .*{re.escape(there)}.*--{name}s")
+    refused(
+        tmp_path,
+        ROWS,
+        rf"No column 'nothing' for {name}s: .*episode, step",
+        layout=replace(Layout(), **{f"{name}s": "nothing" if name == "reward" else ("nothing",)}),
+    )
+
+
+def test_two_columns_for_one_thing(tmp_path):
+    layout = Layout(log_probs="log_prob", probabilities="log_prob")
+    refused(tmp_path, ROWS, "name one of them", layout=layout)
+
+
+def test_text_where_numbers_are_needed(tmp_path):
+    refused(tmp_path, changed(ROWS, 5, reward="much"), "holds text such as|cannot be read")
+    refused(
+        tmp_path, [{**r, "action": "left"} for r in ROWS], "Column action holds text such as 'left'"
+    )
+    refused(
+        tmp_path,
+        [{**r, "observation": "[[1, 2], [3, 4]]"} for r in ROWS],
+        "lists of lists can be read from Parquet and JSONL",
+        suffix="csv",
+    )
+    refused(
+        tmp_path, [{**r, "observation": "[a, b]"} for r in ROWS], "not of numbers", suffix="csv"
+    )
+
+
+def test_files_without_rows(tmp_path):
+    for name, text in (("a.csv", ""), ("b.csv", "observation,action,reward\n"), ("c.jsonl", "")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=r"cannot be read as CSV|has no rows|No column"):
+            import_log(tmp_path / name, tmp_path / "log")
+    empty = pa.Table.from_pylist(ROWS).slice(0, 0)
+    pq.write_table(empty, tmp_path / "d.parquet")
+    with pytest.raises(ValueError, match=r"d.parquet has no rows"):
+        import_log(tmp_path / "d.parquet", tmp_path / "log")
+    assert left_behind(tmp_path, "a.csv", "b.csv", "c.jsonl", "d.parquet") == []
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_that_are_something_else(tmp_path, suffix):
+    (tmp_path / f"a.{suffix}").write_bytes(b"\x00\xff{\n,,\n" * 9)
+    with pytest.raises(ValueError, match=f"a.{suffix}"):
+        import_log(tmp_path / f"a.{suffix}", tmp_path / "log")
+
+
+def test_a_row_too_short(tmp_path):
+    source = write(tmp_path / "s.csv", ROWS)
+    source.write_text(source.read_text() + "1,2\n")
+    with pytest.raises(ValueError, match=r"s.csv cannot be read as CSV: .*columns"):
+        import_log(source, tmp_path / "log")
+    assert left_behind(tmp_path, "s.csv") == []
+
+
+def test_a_file_cut_short(tmp_path):
+    source = write(tmp_path / "s.jsonl", ROWS)
+    source.write_text(source.read_text()[:-20])
+    with pytest.raises(ValueError, match=r"s.jsonl cannot be read as JSONL"):
+        import_log(source, tmp_path / "log")
+    assert json.loads(source.read_text().splitlines()[0])
+    assert left_behind(tmp_path, "s.jsonl") == []
