@@ -2,8 +2,9 @@
 
 For every problem, number of episodes, estimator and interval: the share of logs whose interval
 holds the exact value, on which side the others missed it, how many estimates come with a warning,
-and the share again of those that come with none. Estimators that model states are not asked where
-states look alike.
+and the share again of those that come with none. Estimators whose error comes from fitting again
+(`direct_method`, `tabular_marginal`) are asked about up to 500 episodes, and not where states look
+alike; bootstraps, of `weighted_per_decision` alone.
 
     python benchmarks/coverage.py --out docs             # two processes, about 25 minutes
     python benchmarks/coverage.py --logs 100 --episodes 50 --problems Ending
@@ -40,6 +41,9 @@ from reweigh.evaluation.terms import Terms, influence, totals
 
 LEVEL = 0.95
 EPISODES, LOGS, RESAMPLES = (50, 500, 5000), 1000, 1000
+BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
+"""Marks in evaluation.md."""
+
 TOGETHER = 40
 """Logs that are cut from one sample."""
 
@@ -76,7 +80,7 @@ class Coverage:
     """Share of the others whose interval holds the value; NaN if there are none."""
 
 
-def estimators(problem: Problem) -> dict[str, Estimator]:
+def estimators(problem: Problem, episodes: int) -> dict[str, Estimator]:
     """Those whose intervals are asked; truncation at ten knows the least possible return."""
     lowest, _ = return_range(problem)
     named: dict[str, Estimator] = {
@@ -93,7 +97,7 @@ def estimators(problem: Problem) -> dict[str, Estimator]:
     named["truncated"] = partial(importance.truncated, lowest_return=lowest)
     named["doubly_robust"] = doubly_robust
     named["weighted_doubly_robust"] = weighted_doubly_robust
-    if problem.states_are_seen:
+    if problem.states_are_seen and episodes <= 500:
         named["direct_method"] = direct_method
         named["tabular_marginal"] = tabular_marginal
     return named
@@ -109,7 +113,7 @@ def intervals_of(estimator: str, problem: Problem) -> dict[str, ConfidenceInterv
             "empirical_bernstein": partial(intervals.empirical_bernstein, **known),
         }
     found = {"normal": intervals.normal, "student_t": intervals.student_t}
-    if estimator in ("per_decision", "weighted_per_decision"):
+    if estimator == "weighted_per_decision":
         for f in (intervals.bootstrap, intervals.bias_corrected_bootstrap):
             found[f.__name__] = partial(f, resamples=RESAMPLES)
     return found
@@ -168,7 +172,7 @@ def measure(
     truths = {"behaviour": problem.behaviour_value()}
     asked = {
         one: (f, intervals_of(one, problem), truths.get(one, problem.value()))
-        for one, f in estimators(problem).items()
+        for one, f in estimators(problem, episodes).items()
         if not chosen or one in chosen
     }
     for sample in samples(problem, episodes, logs):
@@ -228,6 +232,20 @@ def table(rows: list[Coverage]) -> str:
     return "\n".join(lines)
 
 
+def keep(rows: list[Coverage], folder: Path) -> None:
+    """Writes the rows to coverage.csv, and the table between its marks in evaluation.md."""
+    with (folder / "coverage.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Coverage)])
+        writer.writeheader()
+        for row in rows:
+            rounded = {k: round(v, 5) for k, v in asdict(row).items() if isinstance(v, float)}
+            writer.writerow(asdict(row) | rounded)
+    page = folder / "evaluation.md"
+    if page.exists():
+        before, rest = page.read_text().split(BEGIN)
+        page.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END)[1]}")
+
+
 def main() -> None:
     """Runs the study, prints its table, and with `--out` keeps its rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -235,15 +253,12 @@ def main() -> None:
     parser.add_argument("--episodes", nargs="+", type=int, default=list(EPISODES))
     parser.add_argument("--logs", type=int, default=LOGS)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="folder of coverage.csv")
+    parser.add_argument("--out", type=Path, help="folder of coverage.csv and evaluation.md")
     given = parser.parse_args()
     rows = cover(given.problems, given.episodes, given.logs, given.processes)
     print("\n" + table(rows))
     if given.out:
-        with (given.out / "coverage.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(Coverage)])
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
+        keep(rows, given.out)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from reweigh.data.schema import TrajectorySchema as TrajectorySchema
     from reweigh.data.trajectories import Trajectories as Trajectories
     from reweigh.evaluation.evaluate import evaluate as evaluate
+    from reweigh.learning.learn import learn as learn
 
 _LAZY = {
     "ArraySpec": "reweigh.data.schema",
@@ -39,6 +40,7 @@ _LAZY = {
     "TrajectoryLog": "reweigh.data.log",
     "TrajectorySchema": "reweigh.data.schema",
     "evaluate": "reweigh.evaluation.evaluate",
+    "learn": "reweigh.learning.learn",
     "load_policy": "reweigh.acting.stored",
 }
 

@@ -199,6 +199,8 @@ def test_numbers_that_go_together_are_noticed(together, continuous):
         found = calibrated(log, policy)
     assert found.together is not None
     assert abs(found.together.correlation) == pytest.approx(together, abs=0.05)
+    errors = found.together.correlation * np.sqrt(5000)  # and a little less, if they are uneven
+    assert found.together.standard_errors == pytest.approx(errors, rel=0.1)
     said = [s for s in found.problems if "Numbers 0 and 1 of an action go together" in s]
     assert len(said) == (together > 0)
 

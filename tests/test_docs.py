@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from reweigh import cli
+from reweigh.acting.collect import Collector
+from reweigh.acting.environments import Slot, make_vector
+from reweigh.data.log import TrajectoryLog
 from reweigh.train.config import TrainConfig
 from reweigh.train.loop import train
 from reweigh.train.start import collect_here, new_run
@@ -28,6 +31,13 @@ def folder_with_a_run(tmp_path_factory):
     run = new_run(folder / "runs" / "CartPole-v1-1", config)
     for _ in train(run, collect_here(run)):
         pass
+    # Beside it a log of whole episodes that its first policy sampled.
+    policy = run.load_policy(0)
+    slots = [Slot(i) for i in range(8)]
+    environments = make_vector("CartPole-v1", seed=1, slots=slots)
+    sampled = Collector(environments, 1).collect(policy, version=0, steps=4000).trajectories
+    whole = sampled.select(sampled.terminated | sampled.truncated)
+    TrajectoryLog.create(folder / "logs" / "CartPole-v1", run.log.schema).append(whole)
     return folder
 
 

@@ -21,7 +21,7 @@ from importing_samples import (
 )
 
 from reweigh.data import ArraySpec
-from reweigh.data.importing import Layout, import_log, table_files
+from reweigh.data.importing import Layout, import_log, source, table_files
 from reweigh.data.importing.unfinished import truncated
 
 SUFFIXES = ["parquet", "jsonl", "csv"]
@@ -222,6 +222,27 @@ def test_probabilities_become_log_probs(tmp_path):
     _, log = imported(write(tmp_path / "s.csv", rows), tmp_path)
     probabilities = np.array([row["pscore"] for row in rows])
     assert log.log_probs.tobytes() == np.log(probabilities).tobytes()
+
+
+def test_log_probs_count_before_probabilities_and_neither_if_there_shall_be_none(tmp_path):
+    made = episodes([3, 2])
+    path = write(tmp_path / "s.csv", [{**row, "prob": 0.5} for row in step_rows(made)])
+    report, log = imported(path, tmp_path)
+    assert_same_bits(log, expected(made))
+    assert report.unread == ("prob",)
+    report = import_log(path, tmp_path / "none", layout=Layout(log_probs=""))
+    assert report.schema.behaviour == "missing" and report.unread == ("log_prob", "prob")
+    report = import_log(path, tmp_path / "half", layout=Layout(probabilities="prob"))
+    assert report.schema.behaviour == "recorded" and report.unread == ("log_prob",)
+
+
+def test_parquet_is_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
+    path = write(tmp_path / "s.parquet", step_rows(episodes([9])))
+    monkeypatch.setattr(table_files, "MAX_STEPS", 4)
+    table = table_files.parquet_files([path])
+    assert [len(batch) for batch in table.batches(["reward"])] == [4, 4, 1]
+    monkeypatch.setattr(source, "_MAX_BYTES", 1)
+    assert len(next(table_files.parquet_files([path]).batches(["reward"]))) == 1
 
 
 def test_densities_may_be_above_one(tmp_path):

@@ -119,7 +119,7 @@ def _table(
         smoothed = part + smoothing
         smoothed[smoothed.sum(1) == 0] = 1.0  # nothing to go by
         with np.errstate(divide="ignore"):
-            parts.append(np.log(smoothed) - np.log(smoothed.sum(1, keepdims=True)))
+            parts.append(np.log(smoothed))
     with torch.no_grad():
         policy.logits.copy_(torch.from_numpy(np.concatenate(parts, axis=1)))
     return policy

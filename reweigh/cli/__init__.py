@@ -17,6 +17,7 @@ COMMANDS = {
     "import": sources.import_,
     "export": sources.export,
     "evaluate": logs.evaluate,
+    "learn": logs.learn,
 }
 
 

@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from reweigh.acting.stored import load_policy, stored_policy
-from reweigh.cli.sources import open_log
+from reweigh.cli.folders import next_free, open_log
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.policies import PolicyStore
 from reweigh.evaluation.estimating import Estimator
@@ -23,6 +23,12 @@ from reweigh.evaluation.intervals import (
     student_t,
 )
 from reweigh.evaluation.mixtures import balance_heuristic
+from reweigh.learning.config import LearnConfig
+
+NOT_SHOWN = 3
+"""Exit status of `learn` where no improvement is shown."""
+
+LEARN_DEFAULTS = LearnConfig()
 
 IntervalName = Literal[
     "normal", "student-t", "bootstrap", "bias-corrected", "hoeffding", "empirical-bernstein"
@@ -95,6 +101,51 @@ def evaluate(
     else:
         print_evaluation(evaluation, Console())
     return 0
+
+
+def learn(
+    log: Positional[Path],
+    config: OmitArgPrefixes[LearnConfig] = LEARN_DEFAULTS,
+    behaviour: str | None = None,
+    version: int | None = None,
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Improve a policy from a log alone, and test on episodes kept for it that it is better.
+
+    The exit status is 0 if an improvement is shown, and 3 if none is: the behaviour is then kept.
+
+    Args:
+        log: Folder of the log, or of the run that has it.
+        config: How.
+        behaviour: The policy that sampled the log: folder of a run or of policies, or module:name
+            in Python; by default it is estimated from the log.
+        version: Which of the folder's policies; the newest by default.
+        out: Folder of the result; by default the next free one under runs/.
+        json: Print JSON instead of the display.
+    """
+    from rich.console import Console
+
+    from reweigh.learning.folder import described_policy, learning_in
+    from reweigh.report.learning_display import LearningDisplay
+    from reweigh.report.learning_summary import learnt_json, print_learnt
+
+    opened = open_log(log)
+    if version is not None and behaviour is None:
+        raise ValueError(f"version is {version}, but no --behaviour was given to take it from")
+    policy, description = (
+        (None, None) if behaviour is None else described_policy(behaviour, version)
+    )
+    folder = out or next_free(Path("runs"), f"{opened.schema.environment}-learnt")
+    steps = learning_in(folder, opened, policy, config=config, description=description)
+    console = Console(stderr=json)
+    with LearningDisplay(config, console, log=str(log)) as display:
+        learnt = display.watch(steps)
+    if json:
+        print(learnt_json(learnt))
+    else:
+        print_learnt(learnt, console, places=[("policies", str(folder / "policies"))])
+    return 0 if learnt.shown else NOT_SHOWN
 
 
 def _chosen(methods: Sequence[str], known: Mapping[str, Estimator]) -> dict[str, Estimator]:

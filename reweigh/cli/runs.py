@@ -4,13 +4,13 @@ import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
-from itertools import count
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tyro.conf import OmitArgPrefixes, Positional
 
+from reweigh.cli.folders import next_free
 from reweigh.train.config import TrainConfig
 from reweigh.train.run import Run
 
@@ -33,7 +33,7 @@ def train(
     """
     from reweigh.train.start import new_run
 
-    path = out or _next_free(Path("runs"), config.environment)
+    path = out or next_free(Path("runs"), config.environment)
     runs = [new_run(path, config)]
     if compare:
         runs.append(new_run(path / WITHOUT_REUSE, replace(config, reuse=1)))
@@ -123,12 +123,6 @@ def verify(file: Positional[Path | None] = None, json: bool = False) -> int:
     else:
         checks.print_table(rows, Console())
     return 0 if all(row.passed for row in rows) else 1
-
-
-def _next_free(folder: Path, environment: str) -> Path:
-    """Return the first of folder/environment-1, -2, ... that does not exist."""
-    name = environment.rpartition(":")[2].replace("/", "-")
-    return next(p for n in count(1) if not (p := folder / f"{name}-{n}").exists())
 
 
 def _drive(runs: Sequence[Run]) -> int:

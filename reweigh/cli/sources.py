@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from tyro.conf import OmitArgPrefixes, Positional
 
+from reweigh.cli.folders import open_log
 from reweigh.data.importing import READERS, Layout, detect
 from reweigh.data.importing.detect import open_as
 from reweigh.data.importing.layout import BY_USUAL_NAMES
@@ -84,16 +85,6 @@ def export(log: Positional[Path], target: Positional[Path]) -> int:
     with _bar("Exporting") as progress:
         print(export_log(open_log(log), target, progress=progress))
     return 0
-
-
-def open_log(path: Path) -> TrajectoryLog:
-    """The log in a folder, or that of the run in a folder.
-
-    Raises:
-        ValueError: There is none, or it is damaged.
-    """
-    inside = path / "log"
-    return TrajectoryLog.open(inside if (inside / "_delta_log").is_dir() else path)
 
 
 def _estimator(model: str, seed: int, calibrations: "list[Calibration]") -> "Estimator":

@@ -77,7 +77,7 @@ def linear_marginal(
     *,
     features: Callable[[Tensor], Tensor] | None = None,
     count: int = 30,
-    ridge: float = 1e-4,
+    ridge: float = 1e-5,
     fixed_point: FixedPoint = marginal.finite_horizon,
     groups: int = 20,
     most_steps: int = MOST_STEPS,

@@ -30,8 +30,9 @@ class Estimator:
     objective: Objective
     critic: bool
     """Whether it takes a value function; without one the values are 0."""
-    log_weights: Callable[[Sample], Tensor]
-    """`[n]`: the weights whose effective sample size the trust region bounds."""
+    of_steps: bool = False
+    """Whether its weights are single steps' ratios, so that the trust region bounds these, and not
+    the products of whole episodes."""
 
 
 def per_decision(sample: Sample, values: Tensor) -> Tensor:
@@ -150,19 +151,11 @@ def _first(sample: Sample, values: Tensor) -> Tensor:
     return sample.segments.total(torch.where(sample.segments.is_first, values.double(), 0.0))
 
 
-def _of_trajectories(sample: Sample) -> Tensor:
-    return sample.log_trajectory
-
-
-def _of_steps(sample: Sample) -> Tensor:
-    return sample.log_ratios
-
-
 ESTIMATORS: Mapping[str, Estimator] = {
-    "per_decision": Estimator(per_decision, False, _of_trajectories),
-    "weighted_per_decision": Estimator(weighted_per_decision, False, _of_trajectories),
-    "doubly_robust": Estimator(doubly_robust, True, _of_trajectories),
-    "weighted_doubly_robust": Estimator(weighted_doubly_robust, True, _of_trajectories),
-    "step": Estimator(step, True, _of_steps),
+    "per_decision": Estimator(per_decision, False),
+    "weighted_per_decision": Estimator(weighted_per_decision, False),
+    "doubly_robust": Estimator(doubly_robust, True),
+    "weighted_doubly_robust": Estimator(weighted_doubly_robust, True),
+    "step": Estimator(step, True, of_steps=True),
 }
 """By the name that `LearnConfig.estimator` has for it."""

@@ -1,6 +1,6 @@
 """Is it better? The paired difference to the behaviour, its bound, and the test that uses it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from reweigh.core.diagnostics import WeightReading, doubts, read, weight_health
 from reweigh.core.weights import k_hat_threshold
 from reweigh.evaluation.estimates import Estimate
-from reweigh.evaluation.estimating import Parts, estimate
+from reweigh.evaluation.estimating import Estimator, estimate
 from reweigh.evaluation.importance import behaviour, weighted_per_decision
 from reweigh.evaluation.intervals import student_t
 from reweigh.evaluation.sample import Sample
@@ -21,20 +21,26 @@ from reweigh.learning.region import samples
 _STANDARD_ERRORS = 3.0
 
 
+class Gain(NamedTuple):
+    """What a policy is worth more than the behaviour, as far as some episodes show it."""
+
+    estimate: Estimate
+    """The difference, of which chance in the episodes that both share is no part."""
+    weights: WeightReading
+    """Of the episodes' weights."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A policy beside the behaviour, on the same episodes. All bounds are one-sided."""
+    """A policy beside the behaviour, on the same episodes."""
 
     level: float
-    """Of each bound: the intervals are two-sided at `2 level - 1`."""
+    """Of each bound by itself: the intervals are two-sided at `2 level - 1`."""
     behaviour: Estimate
     """What sampled the log."""
     learnt: Estimate
     """The policy."""
-    improvement: Estimate
-    """The difference, of which chance in the episodes that both share is no part."""
-    weights: WeightReading
-    """Of the episodes' weights."""
+    gain: Gain
 
 
 def improvement(sample: Sample) -> Terms:
@@ -49,24 +55,48 @@ def improvement(sample: Sample) -> Terms:
     return replace(terms, plain=terms.plain - sample.returns)
 
 
-def compare(
-    part: Part,
-    policy: nn.Module,
-    *,
-    discount: float,
-    level: float,
-) -> Comparison:
-    """Compare a policy with the behaviour.
+def gain(part: Part, policy: nn.Module, *, discount: float, level: float) -> Gain:
+    """What a policy gains on the behaviour.
 
     Args:
         part: The episodes. They are gone through twice if there are several batches.
         policy: Learnt from others.
         discount: γ.
-        level: Of each bound.
+        level: Of each bound by itself.
 
     Raises:
         ValueError: The policy gives NaN.
     """
+    found, weights = _ask({"gain": improvement}, part, policy, discount, level)
+    return Gain(found["gain"], weights)
+
+
+def compare(part: Part, policy: nn.Module, *, discount: float, level: float) -> Comparison:
+    """A policy beside the behaviour: `gain`, and what both are worth.
+
+    Args:
+        part: As there.
+        policy: As there.
+        discount: As there.
+        level: As there.
+
+    Raises:
+        ValueError: As there.
+    """
+    asked = {"behaviour": behaviour, "learnt": weighted_per_decision, "gain": improvement}
+    found, weights = _ask(asked, part, policy, discount, level)
+    return Comparison(
+        level=level,
+        behaviour=found["behaviour"],
+        learnt=found["learnt"],
+        gain=Gain(found["gain"], weights),
+    )
+
+
+def _ask(
+    asked: Mapping[str, Estimator], part: Part, policy: nn.Module, discount: float, level: float
+) -> tuple[dict[str, Estimate], WeightReading]:
+    """What estimators say, and the weights that they rest on."""
     weights: list[Tensor] = []
 
     def parts() -> Iterator[Sample]:
@@ -75,22 +105,10 @@ def compare(
             weights.append(sample.log_trajectory)
             yield sample
 
-    found = _estimate(parts, level)
-    return Comparison(
-        level=level,
-        behaviour=found["behaviour"],
-        learnt=found["learnt"],
-        improvement=found["improvement"],
-        weights=read(weight_health(torch.cat(weights))).total,
-    )
-
-
-def _estimate(parts: Parts, level: float) -> dict[str, Estimate]:
-    asked = {"behaviour": behaviour, "learnt": weighted_per_decision, "improvement": improvement}
     found = estimate(parts, asked, interval=student_t, level=2 * level - 1)
     for refusal in found.refusals.values():
         raise ValueError(refusal)
-    return found.estimates
+    return found.estimates, read(weight_health(torch.cat(weights))).total
 
 
 def weight_doubts(reading: WeightReading) -> tuple[str, ...]:
@@ -110,13 +128,12 @@ def weight_doubts(reading: WeightReading) -> tuple[str, ...]:
     return found
 
 
-def predicted_bound(compared: Comparison, episodes: int) -> float:
-    """The lower bound of the improvement that so many other episodes would give, if they are alike.
+def predicted_bound(found: Estimate, episodes: int) -> float:
+    """The lower bound of a gain that so many other episodes would give, if they are alike.
 
-    By this the candidates are chosen among: Thomas et al. 2015, section 6. The margin shrinks as
-    the root of the number of episodes.
+    By this candidates are chosen among (Thomas et al. 2015, section 6). The margin shrinks as the
+    root of the number of episodes.
     """
-    found = compared.improvement
     return found.value - (found.value - found.low) * (found.episodes / episodes) ** 0.5
 
 
@@ -153,14 +170,14 @@ def judge(compared: Comparison, *, upper_bound: bool = False) -> Verdict:
             the behaviour's, for which neither estimate need know of the other.
     """
     level = f"{100 * compared.level:g} %"
-    gain, low = compared.improvement.value, compared.improvement.low
+    found = compared.gain.estimate
     words = (
-        f"{gain:+.4g} on the behaviour's {compared.behaviour.value:.4g}, and at least {low:+.4g}, "
-        f"on {compared.improvement.episodes} episodes that were kept for the test"
+        f"{found.value:+.4g} on the behaviour's {compared.behaviour.value:.4g}, and at least "
+        f"{found.low:+.4g}, on {found.episodes} episodes that were kept for the test"
     )
-    if doubts := weight_doubts(compared.weights):
+    if doubts := weight_doubts(compared.gain.weights):
         return Verdict(False, f"no improvement shown at {level}: {words}, but {' '.join(doubts)}")
-    if not low > 0:
+    if not found.low > 0:
         return Verdict(False, f"no improvement shown at {level}: {words}")
     if upper_bound and not compared.learnt.low > compared.behaviour.high:
         return Verdict(

@@ -6,13 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from reweigh.core.diagnostics import (
-    WeightHealth,
-    WeightReading,
-    merge_health,
-    read,
-    weight_health,
-)
+from reweigh.core.diagnostics import WeightReading, merge_health, read, weight_health
 from reweigh.evaluation.sample import Sample
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.division import Part
@@ -59,10 +53,20 @@ def measure(part: Part, policy: nn.Module, estimator: Estimator, *, discount: fl
         ValueError: The policy is of another space, or gives NaN; the log's log-probabilities are
             missing.
     """
-    health: tuple[WeightHealth, ...] = ()
+    steps = trajectories = None
     for sample in samples(part, policy, discount=discount):
-        weights = estimator.log_weights(sample), sample.log_ratios, sample.log_trajectory
-        found = tuple(map(weight_health, weights))
-        health = tuple(map(merge_health, health, found)) if health else found
-    weights, steps, trajectories = (read(record).total for record in health)
-    return Distance(weights.ess_share, steps.kl_from_target, trajectories)
+        of_steps = weight_health(sample.log_ratios)
+        of_trajectories = weight_health(sample.log_trajectory)
+        steps = of_steps if steps is None else merge_health(steps, of_steps)
+        trajectories = (
+            of_trajectories if trajectories is None else merge_health(trajectories, of_trajectories)
+        )
+    assert steps is not None and trajectories is not None, "no part is empty"
+    number = float(steps.sample_size)
+    reading = read(trajectories).total
+    size = float((2 * steps.log_sum - steps.log_sum_of_squares).exp())
+    return Distance(
+        size / number if estimator.of_steps else reading.ess_share,
+        float(steps.log_kl_from_target.exp()) / number,
+        reading,
+    )

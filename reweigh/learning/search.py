@@ -10,7 +10,7 @@ from reweigh.learning.config import LearnConfig
 from reweigh.learning.critic import Critic
 from reweigh.learning.division import Division
 from reweigh.learning.estimators import ESTIMATORS
-from reweigh.learning.improvement import Comparison, as_if, compare, predicted_bound, weight_doubts
+from reweigh.learning.improvement import Gain, as_if, gain, predicted_bound, weight_doubts
 from reweigh.learning.learner import Learner, learn_pass
 from reweigh.learning.progress import EpochProgress
 from reweigh.learning.region import Distance, measure
@@ -74,12 +74,12 @@ class Search:
         objective = self._pass(number)
         there = self._measure(self.learner.policy)
         undone = there.broken(self.config)
-        compared, best = None, False
+        found, best = None, False
         if undone is not None:
             self._undo()
         else:
-            compared = self._compare()
-            best = self._choose(number, compared, there)
+            found = self._gain()
+            best = self._choose(number, found, there)
             self._keep_pace(there)
         return EpochProgress(
             epoch=number,
@@ -87,8 +87,8 @@ class Search:
             ess=there.ess,
             kl=there.kl,
             undone=undone,
-            improvement=None if compared is None else compared.improvement.value,
-            predicted_bound=None if compared is None else predicted_bound(compared, self.test),
+            improvement=None if found is None else found.estimate.value,
+            predicted_bound=None if found is None else predicted_bound(found.estimate, self.test),
             best=best,
             seconds=time.perf_counter() - self.clock,
         )
@@ -109,10 +109,10 @@ class Search:
         self.here, self.halved = there, 0
         self.good = deepcopy(self.learner)
 
-    def _choose(self, number: int, compared: Comparison, there: Distance) -> bool:
+    def _choose(self, number: int, found: Gain, there: Distance) -> bool:
         """Whether this is the best policy so far; it is kept if so."""
-        bound = predicted_bound(compared, self.test)
-        doubts = weight_doubts(as_if(compared.weights, self.test))
+        bound = predicted_bound(found.estimate, self.test)
+        doubts = weight_doubts(as_if(found.weights, self.test))
         doubts += weight_doubts(as_if(there.trajectories, self.test))
         best = bound > self.best_bound and not doubts
         if best:
@@ -120,8 +120,8 @@ class Search:
             self.candidate = deepcopy(self.learner.policy)
         return best
 
-    def _compare(self) -> Comparison:
-        return compare(
+    def _gain(self) -> Gain:
+        return gain(
             self.division.validation,
             self.learner.policy,
             discount=self.config.discount,

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def as_json(content: Any) -> str:
-    """Return numbers, texts, lists and mappings as strict JSON.
+    """Return numbers, texts, sequences and mappings as strict JSON; a named tuple is a mapping.
 
     Numbers that JSON does not have, NaN and the infinities, are null.
     """
@@ -15,6 +15,8 @@ def as_json(content: Any) -> str:
 
 
 def _finite(content: Any) -> Any:
+    if (named := getattr(content, "_asdict", None)) is not None:
+        content = named()
     if isinstance(content, Mapping):
         return {key: _finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

@@ -123,12 +123,8 @@ def _validation_rows(history: Sequence[EpochProgress], graphics: Graphics) -> It
     curve = _curve(improvements, graphics)
     yield "improved", curve, f"{improvements[-1]:+.3g}", "on validation episodes"
     best = [f"best in epoch {p.epoch}: {p.predicted_bound:+.3g}" for p in history if p.best]
-    yield (
-        "bound",
-        _curve(bounds, graphics),
-        f"{bounds[-1]:+.3g}",
-        (best or ["none above 0 yet"])[-1],
-    )
+    note = best[-1] if best else "nothing to test yet"
+    yield "bound", _curve(bounds, graphics), f"{bounds[-1]:+.3g}", note
 
 
 def _curve(values: Sequence[float], graphics: Graphics, *, top: float = -math.inf) -> str:

@@ -68,7 +68,7 @@ def _table(compared: Comparison, console: Console) -> Table:
     rows = {
         "behaviour": compared.behaviour,
         "learnt": compared.learnt,
-        "improvement": compared.improvement,
+        "improvement": compared.gain.estimate,
     }
     errors = [e.standard_error for e in rows.values()]
     d = decimals_for(errors, [e.value for e in rows.values()])
@@ -101,7 +101,7 @@ def _sentences(learnt: Learnt) -> Iterator[str]:
     if undone:
         yield f"{counted(undone, 'epoch')} went beyond the trust region and had to be undone."
     if learnt.comparison is not None:
-        weights = learnt.comparison.weights
+        weights = learnt.comparison.gain.weights
         yield (
             f"The weights of the test episodes are worth {weights.effective_sample_size:,.0f} "
             f"episodes of the new policy ({weights.ess_share:.1%})."

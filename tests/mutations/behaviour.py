@@ -19,7 +19,7 @@ MUTATIONS = [
     ("behaviour/survey.py", "away**2 * share * self.size", "away**2 * share"),
     ("behaviour/survey.py", "if used < 2:", "if used < 1:"),
     (TABLES, "*(total - own for own in times), total", "*(total for own in times), total"),
-    (TABLES, "np.log(smoothed) - np.log(smoothed.sum(1, keepdims=True))", "np.log(smoothed)"),
+    (TABLES, "smoothed = part + smoothing", "smoothed = part + 1.0"),
     (TABLES, "/ (seen + smoothing) for n", "/ (seen + smoothing * n) for n"),
     (TABLES, "survey.negative is not None:\n        return None", "False:\n        return None"),
     (NETWORKS, "steps.fold != fit.without))\n        for", "steps.fold >= 0))\n        for"),

@@ -34,11 +34,7 @@ MUTATIONS = [
     ("data/importing/unfinished.py", "marks[open_ends(trajectories)]", "marks[-1:]"),
     ("data/importing/folder.py", "shutil.rmtree(temporary)", "pass"),
     ("data/importing/exported.py", "page_checksum_verification=True", "memory_map=False"),
-    (
-        "data/importing/exported.py",
-        "if name in PER_STEP else spans).any()",
-        "if 0 else count).any()",
-    ),
+    ("data/importing/exported.py", "(count != (steps if name in PER_STEP else spans)).any()", "0"),
     ("data/importing/exported.py", '/log_probs"][1:]', '/log_probs"][:-1]'),
     ("data/exporting.py", "use_dictionary=False", "use_dictionary=True"),
     ("data/exporting.py", "fragments = np.append(0, last + 1)", "fragments = np.append(0, last)"),
