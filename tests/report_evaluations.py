@@ -7,7 +7,7 @@ from reweigh.evaluation.estimates import Estimate, Evaluation
 from reweigh.evaluation.profile import BINS
 
 K_HAT = "k-hat is 0.93, above 0.67, the limit for 1000 episodes: standard errors are unreliable."
-MODEL = "It rests on a fitted model alone, and no weight tells whether that is right."
+MODEL = "It rests on a model that was fitted to the log, and no weight tells whether that is right."
 MEAN = "The mean weight is 0.61 ± 0.05 (standard error) where 1 is expected."
 
 

@@ -59,6 +59,11 @@ def test_chains_are_products_in_order():
     close(products(x[0], matrices), torch.stack(x))
     for times in (1, 2, 5, 8):
         close(products(x[0], matrices[:1].expand(times, 4, 4)), powers(x[0], matrices[0], times))
+    large = torch.rand(30, 30, generator=g, dtype=torch.float64) / 15
+    for times in (1, 3, 20, 50, 400):
+        found = powers(large[0], large, times)
+        want = torch.stack([large[0] @ large.matrix_power(t) for t in range(times)])
+        torch.testing.assert_close(found, want, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("x", [ENDING, ENDLESS], ids=["ending", "endless"])

@@ -130,6 +130,25 @@ def test_states_on_a_line_have_the_ratio_of_two_gaussians(monkeypatch, exact_bel
     close(found.mean, 1.0)
 
 
+def test_states_that_are_given_span_the_ratio():
+    s, final, log_ratios, segments = walk(0.3, 5, 4)
+    given = (s, final, torch.zeros(5).bool(), log_ratios, segments)
+
+    def ratios(**chosen):
+        found = marginal.kernel_discounted(
+            *given, discount=1.0, generator=generator(5), bandwidth=1.0, **chosen
+        )
+        return found.log_ratios.exp()
+
+    close(ratios(landmarks=torch.cat([s, final])), ratios(), 1e-8)
+    # 1 + g k(s, 0.5), up to a factor: linear in the kernel.
+    x = (-(s.squeeze(1) - 0.5).square() / 2).exp()
+    y = ratios(landmarks=torch.full((1, 1), 0.5))
+    close((y - y.mean()) * (x - x.mean()).norm(), (x - x.mean()) * (y - y.mean()).norm(), 1e-8)
+    with pytest.raises(ValueError, match="landmarks"):
+        ratios(landmarks=torch.zeros(3))
+
+
 def test_the_median_distance():
     segments = Segments.packed([2, 1])
     x = torch.tensor([[0.0], [3.0], [3.0]])

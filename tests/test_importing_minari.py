@@ -42,6 +42,7 @@ def buffers(made, *, infos=True, observations=None, actions=None):
             infos={
                 "policy": {"log_prob": np.array([0.0, *e.log_probs])},
                 "frame": np.arange(len(e.rewards) + 1),
+                "word": ["text"] * (len(e.rewards) + 1),
             }
             if infos
             else None,

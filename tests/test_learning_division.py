@@ -1,6 +1,5 @@
 """Which episodes learn, choose and test, and how they are given."""
 
-import gc
 import weakref
 
 import numpy as np
@@ -117,7 +116,6 @@ class Alive:
         monkeypatch.setattr(module.Batch, "of", lambda t: self.add(original(t)))
 
     def add(self, batch):
-        gc.collect()
         self.read += 1
         self.batches[self.read] = batch
         self.most = max(self.most, sum(len(b) for b in self.batches.values()))

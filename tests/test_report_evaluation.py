@@ -160,7 +160,7 @@ def test_the_key_says_what_the_shares_are_of():
     )
     made = evaluation(BEHAVIOUR, SURE)
     assert "its share of the episodes. k-hat" in words(printed(made))
-    assert "up to 0.67 for episodes their mean is reliable" in words(printed(made))
+    assert "up to 0.67 their mean is reliable" in words(printed(made))
     few = replace(SURE, k_hat_threshold=0.17)
     assert "up to 0.17 for episodes, 0.67 for steps their mean" in said.key(
         evaluation(BEHAVIOUR, few, ESTIMATES[-1])

@@ -95,7 +95,7 @@ def evaluate(
     for name in _chosen(method, methods):
         evaluation[name]  # refused if it was asked for and does not apply
     if page is not None:
-        write_evaluation_page(evaluation, page)
+        write_evaluation_page(evaluation, page, policy=policy, log=str(log))
     if json:
         print(evaluation_json(evaluation))
     else:

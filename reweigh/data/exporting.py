@@ -84,11 +84,8 @@ def _write_parquet(
     file: Path, schema: TrajectorySchema, batches: Iterator[Trajectories], steps: int
 ) -> None:
     arrow = _arrow_schema(schema, steps)
-    # No dictionaries: they take different bits of NaN for one. Pages with checksums: nothing else
-    # would notice a flipped bit.
-    with pq.ParquetWriter(
-        file, arrow, compression="zstd", use_dictionary=False, write_page_checksum=True
-    ) as writer:
+    # Pages with checksums: nothing else would notice a flipped bit.
+    with pq.ParquetWriter(file, arrow, compression="zstd", write_page_checksum=True) as writer:
         for batch in batches:
             writer.write_table(_table(batch, schema, arrow))
 

@@ -158,11 +158,14 @@ def linear_critic(
 
 def fitted_q(fitted: Sample, evaluated: Sample) -> CriticValues:
     """Fitted Q evaluation: `tabular_critic` where there can be a table, else `linear_critic`."""
-    batch, policy, segments = logged(fitted)
+    _, policy, segments = logged(fitted)
     if are_numbers(fitted):
-        log_probs = action_log_probs(policy, batch.observations[:1])
-        count = len(batch.observations.unique())
-        if log_probs is not None and _fits(count, log_probs.shape[1], segments.most_steps):
+        observations = numbered(fitted, evaluated).observations
+        log_probs = action_log_probs(policy, observations[:1])
+        fits = log_probs is not None and _fits(
+            len(observations), log_probs.shape[1], segments.most_steps
+        )
+        if fits:
             return tabular_critic(fitted, evaluated)
     return linear_critic()(fitted, evaluated)
 

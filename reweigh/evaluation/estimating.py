@@ -10,7 +10,6 @@ from torch import Tensor
 
 from reweigh.core.diagnostics import WeightReading, doubts, read, weight_health
 from reweigh.evaluation.estimates import Estimate
-from reweigh.evaluation.importance import behaviour
 from reweigh.evaluation.intervals import ConfidenceInterval, Evidence
 from reweigh.evaluation.parallel import ordered_map
 from reweigh.evaluation.sample import Sample
@@ -18,6 +17,11 @@ from reweigh.evaluation.terms import Terms, Totals, influence, merge, totals
 
 Estimator = Callable[[Sample], Terms]
 """Makes the terms of an estimate from a sample, or from a part of it."""
+
+MODELLED = (
+    "It rests on a model that was fitted to the log, and no weight tells whether that is right."
+)
+"""What speaks against every estimate that a model of states stands behind."""
 
 Parts = Callable[[], Iterator[Sample]]
 """Gives the parts of a sample, the same ones each time it is called."""
@@ -103,6 +107,7 @@ class _Asked:
         self.refusal: str | None = None
         self.whole: Totals | None = None
         self.only: Terms | None = None  # of the first part, until there is a second
+        self.refitted = False
         self.diagnosed: list[Tensor] = []
         self.influences: list[Tensor] = []
 
@@ -122,6 +127,7 @@ class _Asked:
             return
         self.only = look.terms if self.whole is None else None
         self.whole = look.totals if self.whole is None else merge(self.whole, look.totals)
+        self.refitted = look.terms.refitted
         if look.terms.diagnosed is not None:
             self.diagnosed.append(look.terms.diagnosed)
 
@@ -165,9 +171,8 @@ class _Asked:
         )
 
     def _warnings(self, reading: WeightReading | None, episodes: int) -> tuple[str, ...]:
-        if reading is not None:
-            a_step_each = reading.sample_size + reading.undefined > episodes
-            return doubts(reading, unit="steps" if a_step_each else "episodes")
-        if self.estimator is behaviour:
-            return ()
-        return ("It rests on a fitted model alone, and no weight tells whether that is right.",)
+        modelled = (MODELLED,) if self.refitted else ()
+        if reading is None:
+            return modelled
+        a_step_each = reading.sample_size + reading.undefined > episodes
+        return (*doubts(reading, unit="steps" if a_step_each else "episodes"), *modelled)

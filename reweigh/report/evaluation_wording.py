@@ -142,11 +142,13 @@ def key(evaluation: Evaluation) -> str:
         return "SE: standard error."
     of_steps = [e for e in weighed if unit(e) == "steps"]
     steps = f" (of the steps for {', '.join(e.method for e in of_steps)})" if of_steps else ""
-    limits = {f"{e.k_hat_threshold:.2f} for {unit(e)}": None for e in weighed}
+    limits = {unit(e): f"{e.k_hat_threshold:.2f}" for e in weighed}
+    reliable = next(iter(limits.values()))
+    if len(set(limits.values())) > 1:
+        reliable = ", ".join(f"{limit} for {of}" for of, limit in limits.items())
     return (
         f"SE: standard error. ESS: effective sample size, and its share of the episodes{steps}. "
-        f"k-hat: how heavy the tail of the weights is; up to {', '.join(limits)} their mean is "
-        "reliable."
+        f"k-hat: how heavy the tail of the weights is; up to {reliable} their mean is reliable."
     )
 
 

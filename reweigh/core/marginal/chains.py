@@ -1,4 +1,4 @@
-"""Distributions carried through time, in `log2(T)` passes over matrices instead of `T` steps."""
+"""Distributions carried through time, in passes over matrices instead of `T` steps."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,8 @@ from torch import Tensor
 def powers(initial: Tensor, transition: Tensor, times: int) -> Tensor:
     """A row vector under powers of one matrix: `x_t = x_0 K^t` for `t < times`.
 
-    Each pass doubles the times that are known and squares the matrix.
+    Each pass doubles the times that are known and squares the matrix; where that costs more than
+    it saves, which is for matrices larger than the times, the known ones are moved on instead.
 
     Args:
         initial: `[d]`.
@@ -18,10 +19,14 @@ def powers(initial: Tensor, transition: Tensor, times: int) -> Tensor:
         `[times, d]`.
     """
     known = initial.unsqueeze(0)
-    while len(known) < times:
+    while len(known) < min(times, 4 * times / len(initial)):
         known = torch.cat([known, known @ transition])
         transition = transition @ transition
-    return known[:times]
+    # The matrix is K to the power of how many are known.
+    parts = [known]
+    while len(parts) * len(known) < times:
+        parts.append(parts[-1] @ transition)
+    return torch.cat(parts)[:times]
 
 
 def products(initial: Tensor, transitions: Tensor) -> Tensor:

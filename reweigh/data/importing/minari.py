@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from reweigh.data.importing import exported
 from reweigh.data.importing.entries import side_by_side
 from reweigh.data.importing.episodes import NO_SEED
 from reweigh.data.importing.layout import Found, Layout, behaviour, find, unread
-from reweigh.data.importing.minari_files import Arrays, arrow_episode, hdf5_episodes
+from reweigh.data.importing.minari_files import COLUMNS, Arrays, arrow_episode, hdf5_episodes
 from reweigh.data.importing.rows import Lists, read_episodes
 from reweigh.data.importing.source import Source
 from reweigh.data.importing.spaces import (
@@ -74,7 +74,7 @@ def minari(path: Path, layout: Layout) -> Source:
     if exported.SCHEMA in dataset.metadata:
         return exported.minari(dataset.folder, dataset.metadata, layout)
     first = next(iter(dataset.episodes()))
-    names = [*_ARRAYS, *(name for name in first if name.startswith("infos/"))]
+    names = [*COLUMNS, *(name for name in first if name.startswith("infos/"))]
     found = find(names, _named(layout, names), str(path))
     schema = dataset.schema(layout, found)
     notes = ()
@@ -92,9 +92,6 @@ def minari(path: Path, layout: Layout) -> Source:
         unread=unread(names, found),
         notes=notes,
     )
-
-
-_ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
 
 
 def _named(layout: Layout, names: list[str]) -> Layout:
@@ -167,7 +164,9 @@ class _Dataset:
 
     def read(self, found: Found, schema: TrajectorySchema) -> Iterator[Trajectories]:
         """Episode after episode."""
-        for number, arrays in enumerate(self.episodes()):
+        others = {name for names in found.values() for name in names} - {"observations", "actions"}
+        infos = [name for name in others if name.startswith("infos/")]
+        for number, arrays in enumerate(self.episodes(infos)):
             steps = len(arrays["rewards"])
             columns = {
                 "observations": side_by_side(
@@ -178,7 +177,7 @@ class _Dataset:
                 ),
                 "actions": _entries(arrays["actions"], self.actions, "actions"),
             }
-            for name in {n for names in found.values() for n in names} - columns.keys():
+            for name in others:
                 values = arrays[name]
                 # Of infos the first belongs to the reset.
                 after_reset = name.startswith("infos/") and len(values) == steps + 1
@@ -187,14 +186,16 @@ class _Dataset:
             seed = np.array([arrays.get("seed", NO_SEED)], dtype=np.int64)
             yield read_episodes(lists, found, schema, np.array([number]), seeds=seed)
 
-    def episodes(self) -> Iterator[Arrays]:
-        """The arrays of each episode, by their names."""
+    def episodes(self, infos: Collection[str] | None = None) -> Iterator[Arrays]:
+        """The arrays of each episode, by their names; of the infos those named, or all."""
         kind = self.metadata["data_format"]
         count = int(self.metadata["total_episodes"])
         if kind == "hdf5":
-            return hdf5_episodes(self.folder / "main_data.hdf5", count)
+            return hdf5_episodes(self.folder / "main_data.hdf5", count, infos)
         if kind in ("parquet", "arrow"):
-            return (arrow_episode(self.folder / str(number), kind) for number in range(count))
+            return (
+                arrow_episode(self.folder / str(number), kind, infos) for number in range(count)
+            )
         raise ValueError(f"{self.folder} is of Minari's format {kind!r}, which is not known.")
 
 

@@ -1,7 +1,7 @@
 """The files of a Minari dataset: the arrays of an episode, whatever holds them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,19 @@ Arrays = dict[str, np.ndarray]
 `infos/name`; `actions`, `rewards`, `terminations`, `truncations`; `seed`, if it is known.
 """
 
-_PADDED = ("actions", "rewards", "terminations", "truncations")
+COLUMNS = ("observations", "actions", "rewards", "terminations", "truncations")
+"""What every episode has."""
+_PADDED = COLUMNS[1:]
 """What Arrow's rows, of which there is one more than the steps, hold once too often."""
 
 
-def hdf5_episodes(file: Path, count: int) -> Iterator[Arrays]:
+def hdf5_episodes(file: Path, count: int, infos: Collection[str] | None) -> Iterator[Arrays]:
     """The episodes of an HDF5 file, one at a time.
+
+    Args:
+        file: the file.
+        count: how many episodes it has.
+        infos: the infos to read; None for all.
 
     Raises:
         ValueError: it is no such file.
@@ -31,7 +38,9 @@ def hdf5_episodes(file: Path, count: int) -> Iterator[Arrays]:
 
     def leaves(item: Any, name: str) -> Arrays:
         if isinstance(item, h5py.Dataset):
-            return {name: item[()]} if item.dtype.kind in "biufO" else {}
+            wanted = infos is None or not name.startswith("infos/") or name in infos
+            text = h5py.check_string_dtype(item.dtype) is not None
+            return {name: item[()]} if wanted and not text else {}
         return {k: v for key in item for k, v in leaves(item[key], f"{name}/{key}").items()}
 
     try:
@@ -49,8 +58,8 @@ def hdf5_episodes(file: Path, count: int) -> Iterator[Arrays]:
         raise ValueError(f"{file} cannot be read as a Minari dataset: {error}.") from None
 
 
-def arrow_episode(folder: Path, kind: str) -> Arrays:
-    """The episode in a folder of Parquet or Arrow files.
+def arrow_episode(folder: Path, kind: str, infos: Collection[str] | None) -> Arrays:
+    """The episode in a folder of Parquet or Arrow files; of the infos those named, or all.
 
     Raises:
         ValueError: there are none, or they are damaged, or a value is missing.
@@ -61,7 +70,7 @@ def arrow_episode(folder: Path, kind: str) -> Arrays:
     try:
         table = ds.dataset(files, format=kind).to_table().combine_chunks()
         arrays: Arrays = {}
-        for name in table.column_names:
+        for name in table.column_names if infos is None or infos else COLUMNS:
             arrays |= _leaves(table.column(name).combine_chunks(), name)
     except pa.ArrowException as error:
         raise ValueError(f"{folder} cannot be read as {kind}: {error}.") from None
@@ -85,6 +94,8 @@ def _leaves(array: pa.Array, name: str) -> Arrays:
         }
     if pa.types.is_binary(array.type):
         return {name: np.array([*array.to_pylist(), None], dtype=object)[:-1]}
-    if pa.types.is_string(array.type):
+    if pa.types.is_string(array.type) or (
+        name.startswith("infos/") and pa.types.is_list(array.type)
+    ):
         return {}
     return {name: numbers(array, name)}
