@@ -6,7 +6,7 @@ and the share again of those that come with none. Estimators whose error comes f
 (`direct_method`, `tabular_marginal`) are asked about up to 500 episodes, and not where states look
 alike; bootstraps, of `weighted_per_decision` alone.
 
-    python benchmarks/coverage.py --out docs             # two processes, about 25 minutes
+    python benchmarks/coverage.py --out docs             # two processes, about 15 minutes
     python benchmarks/coverage.py --logs 100 --episodes 50 --problems Ending
 """
 
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from problems import ending, model_fail, model_win
 from simulated import Problem
+from torch import Tensor
 
 from reweigh.core.diagnostics import doubts, read, weight_health
 from reweigh.data import Batch
@@ -40,7 +41,10 @@ from reweigh.evaluation.state_marginal import tabular_marginal
 from reweigh.evaluation.terms import Terms, influence, totals
 
 LEVEL = 0.95
-EPISODES, LOGS, RESAMPLES = (50, 500, 5000), 1000, 1000
+EPISODES, LOGS, RESAMPLES = (50, 500, 5000), 1000, 500
+SLACK = 1e-9
+"""By which sums in another order may differ."""
+
 BEGIN, END = "<!-- coverage: begin -->", "<!-- coverage: end -->"
 """Marks in evaluation.md."""
 
@@ -81,7 +85,7 @@ class Coverage:
 
 
 def estimators(problem: Problem, episodes: int) -> dict[str, Estimator]:
-    """Those whose intervals are asked; truncation at ten knows the least possible return."""
+    """Those whose intervals are asked; what truncates does so at the largest possible weight."""
     lowest, _ = return_range(problem)
     named: dict[str, Estimator] = {
         f.__name__: f
@@ -94,7 +98,9 @@ def estimators(problem: Problem, episodes: int) -> dict[str, Estimator]:
             importance.pareto_smoothed,
         )
     }
-    named["truncated"] = partial(importance.truncated, lowest_return=lowest)
+    named["truncated"] = partial(
+        importance.truncated, maximum=largest_weight(problem), lowest_return=lowest
+    )
     named["doubly_robust"] = doubly_robust
     named["weighted_doubly_robust"] = weighted_doubly_robust
     if problem.states_are_seen and episodes <= 500:
@@ -107,7 +113,10 @@ def intervals_of(estimator: str, problem: Problem) -> dict[str, ConfidenceInterv
     """Those that apply to an estimator."""
     lowest, highest = return_range(problem)
     if estimator == "truncated":
-        known = {"lowest": lowest, "highest": lowest + 10.0 * (highest - lowest)}
+        known = {
+            "lowest": lowest,
+            "highest": lowest + largest_weight(problem) * (highest - lowest),
+        }
         return {
             "hoeffding": partial(intervals.hoeffding, **known),
             "empirical_bernstein": partial(intervals.empirical_bernstein, **known),
@@ -120,18 +129,26 @@ def intervals_of(estimator: str, problem: Problem) -> dict[str, ConfidenceInterv
 
 
 def return_range(problem: Problem) -> tuple[float, float]:
-    """The least and the largest return that any episode can have."""
-    ends = []
-    for best in (np.min, np.max):
-        value = np.zeros(len(problem.start) + 1)
-        possible = problem.chances > 0
-        worst = math.inf if best is np.min else -math.inf
-        for _ in range(problem.horizon):
-            future = problem.rewards + problem.discount * value[problem.outcomes]
-            value[:-1] = best(np.where(possible, future, worst), axis=(1, 2))
-        ends.append(float(best(value[:-1][problem.start > 0])))
-    slack = 1e-9 * (ends[1] - ends[0])  # a sum may round beyond them
-    return ends[0] - slack, ends[1] + slack
+    """The least and the largest return that any episode can have, a rounding error apart."""
+    least = -_extreme(problem, -problem.rewards, problem.discount)
+    most = _extreme(problem, problem.rewards, problem.discount)
+    return least - SLACK * (most - least), most + SLACK * (most - least)
+
+
+def largest_weight(problem: Problem) -> float:
+    """The largest product of ratios that any episode can have, a rounding error apart."""
+    log_ratios = np.log(problem.target / problem.behaviour)[problem.observed[:-1]]
+    by_outcome = np.broadcast_to(log_ratios[:, :, None], problem.rewards.shape)
+    return math.exp(_extreme(problem, by_outcome, 1.0)) * (1 + SLACK)
+
+
+def _extreme(problem: Problem, gains: np.ndarray, discount: float) -> float:
+    """The most that the gains `[S, A, K]` of an episode can add up to."""
+    value = np.zeros(len(problem.start) + 1)
+    for _ in range(problem.horizon):
+        future = np.where(problem.chances > 0, gains + discount * value[problem.outcomes], -np.inf)
+        value[:-1] = future.max(axis=(1, 2))
+    return float(value[:-1][problem.start > 0].max())
 
 
 def samples(problem: Problem, episodes: int, logs: range) -> Iterator[Sample]:
@@ -176,9 +193,13 @@ def measure(
         if not chosen or one in chosen
     }
     for sample in samples(problem, episodes, logs):
+        seen: dict[int, tuple[Tensor | None, bool]] = {}  # the weights of most are the same
         for one, (estimator, its_intervals, truth) in asked.items():
             terms = estimator(sample)
-            rests_on, doubtful = evidence(terms), warned(terms)
+            weights = terms.diagnosed
+            if id(weights) not in seen:
+                seen[id(weights)] = weights, warned(terms)
+            rests_on, doubtful = evidence(terms), seen[id(weights)][1]
             for kind, interval in its_intervals.items():
                 low, high = interval(rests_on, LEVEL)
                 found.setdefault((one, kind), []).append((low - truth, high - truth, doubtful))

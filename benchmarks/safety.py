@@ -1,11 +1,11 @@
 """How often `learn` claims an improvement: over simulated logs of problems whose values are known.
 
     python benchmarks/safety.py --processes 2            # a thousand logs of each problem
-    python benchmarks/safety.py --logs 40 --problems alike optimal
+    python benchmarks/safety.py --logs 40 --problems alike improvable
 
-Where no policy is better than the behaviour (`alike`, `optimal`), every claim is false. Where the
-best is a fifth better (`improvable`, `success`), a claim counts as true if the policy that is
-given out is worth more than the behaviour, by dynamic programming.
+Where no policy is better than the behaviour (`alike`, `optimal`, `lottery`), every claim is false.
+Where the best is a fifth better (`improvable`, `success`), a claim counts as true if the policy
+that is given out is worth more than the behaviour, by dynamic programming.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from reweigh.learning.learn import Learnt, learn
 EPISODES, LOGS = 2000, 1000
 
 
-def optimal(seed: int = 1, *, horizon: int = 5, seldom: float = 1e-6) -> Problem:
+def optimal(seed: int = 1, *, horizon: int = 5, seldom: float = 1e-4) -> Problem:
     """Ours: the behaviour is the best policy there is, and others look better by chance.
 
     Three states at each of five times, four actions. The first two are the best by dynamic
     programming and worth the same, but the second pays 4 now and then and a little less otherwise.
-    The others are worth half a unit less, and the behaviour takes them once in a million steps.
+    The others are worth half a unit less, and the behaviour takes them once in 10,000 steps.
     """
     rng = np.random.default_rng(seed)
     states, actions = 3 * horizon, 4
@@ -62,6 +62,27 @@ def optimal(seed: int = 1, *, horizon: int = 5, seldom: float = 1e-6) -> Problem
         behaviour=behaviour,
         target=behaviour,
         horizon=horizon,
+    )
+
+
+def lottery(*, seldom: float = 1e-4) -> Problem:
+    """Ours: half of the episodes pay 1, the others 0, and nothing that is done changes it.
+
+    One step; the policy sees which it will be. One of two actions is all but never taken: a policy
+    that takes it where nothing is paid has weights of 0 there, and to an estimate that is
+    normalised by its weights it looks twice as good.
+    """
+    behaviour = np.repeat([[1 - seldom, seldom]], 3, axis=0)
+    return Problem(
+        name="Lottery",
+        start=np.array([0.5, 0.5]),
+        outcomes=np.full((2, 2, 1), 2),
+        chances=np.ones((2, 2, 1)),
+        rewards=np.array([[[1.0], [1.0]], [[0.0], [0.0]]]),
+        observed=np.arange(3),
+        behaviour=behaviour,
+        target=behaviour,
+        horizon=1,
     )
 
 
@@ -109,6 +130,7 @@ def worsened(problem: Problem, *, gain: float) -> Problem:
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "alike": alike,
     "optimal": optimal,
+    "lottery": lottery,
     "improvable": improvable,
     "success": success,
 }

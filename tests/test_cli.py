@@ -14,7 +14,7 @@ import scripted  # noqa: F401  (registers the environments)
 import torch
 
 import reweigh.train.loop as loop
-from reweigh import cli, load_policy
+from reweigh import load_policy
 from reweigh.acting.evaluate import evaluate, greedy
 from reweigh.data.log import TrajectoryLog
 from reweigh.train.run import Run
@@ -23,21 +23,6 @@ QUICK = [
     *("--steps", "150", "--iteration-steps", "50", "--environments", "2", "--epochs", "2"),
     *("--hidden", "8", "--evaluation-episodes", "2", "--check-every", "50"),
 ]
-
-
-@pytest.fixture
-def reweigh(monkeypatch, capfd, tmp_path):
-    """Run the command in an empty folder; return exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["reweigh", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return ended.value.code, out, err
-
-    return run
 
 
 def test_train_leaves_a_run_that_everything_else_reads(reweigh):

@@ -62,10 +62,12 @@ def test_intervals_become_narrower_by_the_root_of_the_episodes():
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.1)
 
 
-def test_no_return_lies_outside_the_range_and_some_are_at_its_ends():
+def test_returns_and_weights_reach_their_bounds_and_not_beyond():
     problem = ending(states=2, actions=2, horizon=3)
     lowest, highest = coverage.return_range(problem)
     batch = Batch.of(problem.sample(50_000, seed=0))
-    returns = Sample.of(batch, problem.policy(), discount=problem.discount).returns
-    assert float(returns.min()) == pytest.approx(lowest)
-    assert float(returns.max()) == pytest.approx(highest)
+    sample = Sample.of(batch, problem.policy(), discount=problem.discount)
+    assert float(sample.returns.min()) == pytest.approx(lowest)
+    assert float(sample.returns.max()) == pytest.approx(highest)
+    largest = coverage.largest_weight(problem)
+    assert float(sample.log_trajectory.max().exp()) == pytest.approx(largest)

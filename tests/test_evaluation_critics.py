@@ -290,6 +290,15 @@ def test_no_value_exceeds_what_rewards_add_up_to():
     assert not bool(torch.stack(nothing).any())
 
 
+def test_what_ends_early_may_be_worth_less_than_all_steps():
+    """Every reward is 1: ten steps to go add up to no less, unless an episode ends."""
+    states = torch.tensor([0] * 9 + [1] * 10)
+    nothing_else = Table(torch.zeros(2, 1))
+    x = sample_of(states, 0 * states, torch.ones(19), [1] * 9 + [10], nothing_else)
+    found = linear_critic(features=lambda s: one_hot(s[:, 0].long(), 2), ridge=0.0)(x, x)
+    close(found.values[:9], torch.ones(9), 1e-8)
+
+
 class _Choice(nn.Module):
     def forward(self, x):
         return Categorical(logits=x)
@@ -331,7 +340,7 @@ def test_cross_fitting_asks_about_each_episode_once_and_puts_it_back():
 
 def test_cross_fitting_of_episodes_that_lie_in_another_order():
     x = DISCRETE.select(torch.arange(4))
-    order = [2, 0, 3, 1]
+    order = [3, 0, 2, 1]
     segments = Segments(
         x.segments.start[order], x.segments.stop[order], x.segments.mask, x.segments.time_start
     )

@@ -37,6 +37,7 @@ from reweigh.evaluation.terms import influence, totals
 
 MEANS = ("behaviour", "importance_sampling", "per_decision")
 RATIOS = ("weighted_importance_sampling", "weighted_per_decision")
+WEIGHTED = (*MEANS, *RATIOS, "pareto_smoothed")
 ROBUST = ("doubly_robust", "weighted_doubly_robust")
 
 
@@ -53,7 +54,7 @@ def fit_quickly(fitted, evaluated):
 
 
 ESTIMATORS = {
-    **{name: getattr(importance, name) for name in (*MEANS, *RATIOS, "pareto_smoothed")},
+    **{name: getattr(importance, name) for name in WEIGHTED},
     "doubly_robust": partial(doubly_robust, critic=fit_quickly),
     "weighted_doubly_robust": partial(weighted_doubly_robust, critic=fit_quickly),
     # Fitted again without half the log: that costs little, and only the value is looked at.
@@ -79,33 +80,45 @@ def sample(problem, episodes, seed):
 
 
 @cache
-def logs(name, times=1):
-    """Independent logs of one problem, cut from one long log; `times` as long as the small ones."""
-    make, episodes, count = CASES[name]
-    problem, episodes = make(), episodes * times
-    whole = sample(problem, episodes * count, seed=times)
-    return problem, [whole.select(part) for part in torch.arange(len(whole)).split(episodes)]
-
-
-@cache
-def estimates(name, estimator, times=1, count=None):
-    """Exact value, the estimates of the logs, their standard errors, episodes of a log."""
-    problem, parts = logs(name, times)
-    parts = parts[:count]
-    truth = problem.behaviour_value() if estimator == "behaviour" else problem.value()
-    found = []
-    for part in parts:
-        terms = ESTIMATORS[estimator](part)
-        whole = totals(terms)
-        error = influence(terms, whole).std() / math.sqrt(len(part))
-        found.append((float(whole.value), float(error)))
-    values, errors = np.array(found).T
-    return truth, values, errors, len(parts[0])
+def problem_of(name):
+    return CASES[name][0]()
 
 
 @cache
 def exact(name):
-    return variances(logs(name)[0])
+    return variances(problem_of(name))
+
+
+def logs(name, times, count):
+    """Independent logs of one problem, `times` as long as the small ones, a few at a time."""
+    episodes = CASES[name][1] * times
+    for first in range(0, count, 20):
+        together = min(20, count - first)
+        some = sample(problem_of(name), episodes * together, seed=1000 * times + first)
+        for part in torch.arange(len(some)).split(episodes):
+            yield some.select(part)
+
+
+@cache
+def all_estimates(name, estimators, times, count):
+    """The estimates of each log, and their standard errors, by estimator."""
+    found = {estimator: [] for estimator in estimators}
+    for part in logs(name, times, count):
+        for estimator in estimators:
+            terms = ESTIMATORS[estimator](part)
+            whole = totals(terms)
+            error = influence(terms, whole).std() / math.sqrt(len(part))
+            found[estimator].append((float(whole.value), float(error)))
+    return {estimator: np.array(rows).T for estimator, rows in found.items()}
+
+
+def estimates(name, estimator, times=1, count=None):
+    """Exact value, the estimates of the logs, their standard errors, episodes of a log."""
+    together = WEIGHTED if estimator in WEIGHTED else (estimator,)
+    found = all_estimates(name, together, times, count or CASES[name][2])
+    problem = problem_of(name)
+    truth = problem.behaviour_value() if estimator == "behaviour" else problem.value()
+    return truth, *found[estimator], CASES[name][1] * times
 
 
 def by_name(estimators, without=""):

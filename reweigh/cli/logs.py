@@ -40,6 +40,8 @@ INTERVALS: dict[str, ConfidenceInterval] = {
     "bias-corrected": bias_corrected_bootstrap,
 }
 CONCENTRATION = {"hoeffding": hoeffding, "empirical-bernstein": empirical_bernstein}
+OF_KNOWN_RANGE = ("behaviour", "truncated")
+"""Methods whose terms have a range that is known before the log is seen."""
 
 
 def evaluate(
@@ -84,6 +86,8 @@ def evaluate(
         "truncated": partial(truncated, maximum=maximum_weight, lowest_return=lowest_return),
         **_mixtures(opened),
     }
+    if interval in CONCENTRATION:
+        methods = {name: methods[name] for name in OF_KNOWN_RANGE}
     evaluation = evaluate_policy(
         opened,
         load_policy(policy, version),
@@ -154,7 +158,9 @@ def _chosen(methods: Sequence[str], known: Mapping[str, Estimator]) -> dict[str,
     for method, name in zip(methods, names, strict=True):
         if name not in known:
             listed = ", ".join(sorted(known)).replace("_", "-")
-            raise ValueError(f"{method!r} is not a method for this log: there are {listed}")
+            raise ValueError(
+                f"{method!r} is not a method for this log and interval: there are {listed}"
+            )
     return {name: known[name] for name in names}
 
 

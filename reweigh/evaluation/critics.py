@@ -119,7 +119,7 @@ def linear_critic(
 
         Q_t(s, a) = f(s, a)·c_t,   c_t regresses r + γ E_{a'~θ}[f(s', a')]·c_{t+1} on f(s, a)
 
-    Ernst et al. 2005; Le et al. 2019, section 4. With one matrix of moments for all times, the
+    Ernst et al. 2005; Le et al. 2019 (FQE). With one matrix of moments for all times, the
     whole horizon is powers of one matrix. Features are random Fourier ones of the standardised
     observations, with those beside them, and coefficients of their own for each action; where
     actions are no single choice, they are inputs as observations are, and the target draws a few

@@ -75,7 +75,7 @@ def doubly_robust(sample: Sample, *, critic: Critic = fitted_q, folds: int = 5) 
 def weighted_doubly_robust(sample: Sample, *, critic: Critic = fitted_q, folds: int = 5) -> Terms:
     """Weighted doubly robust: `(1/N) Σ_i V̂_i0 + Σ_t γ^t Σ_i w_it (r + γ V̂' - Q̂)_it / Σ_i w_it`.
 
-    Thomas and Brunskill 2016, section 5, the corrections self-normalised at each time over all
+    Thomas and Brunskill 2016 (WDR), the corrections self-normalised at each time over all
     episodes: one that has ended keeps its last weight. Consistent whatever the critic, with a bias
     of `O(1/N)` that the critic makes smaller, and of less variance than `doubly_robust`.
 

@@ -16,7 +16,7 @@ def refit(point: Callable[[Sample], float | Tensor], sample: Sample, *, groups: 
 
         p_g = h_g V̂ - (h_g - 1) V̂_(-g),   SE² = (1/G) Σ_g (p_g - p̄)² / (h_g - 1),   h_g = N / n_g
 
-    Efron and Tibshirani 1993, section 11.5; for groups of unequal size Busing et al. 1999. What a
+    Efron and Tibshirani 1993, chapter 11; for groups of unequal size Busing et al. 1999. What a
     linearisation with the model held fixed does not see, the error of the fit, is in it. The
     pseudo-values are scaled to their common size and shifted to the estimate, so that their mean is
     `V̂` (not corrected for bias) and the standard error of the mean is `SE`; Student's quantile at

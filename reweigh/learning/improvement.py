@@ -1,5 +1,6 @@
 """Is it better? The paired difference to the behaviour, its bound, and the test that uses it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -25,9 +26,12 @@ class Gain(NamedTuple):
     """What a policy is worth more than the behaviour, as far as some episodes show it."""
 
     estimate: Estimate
-    """The difference, of which chance in the episodes that both share is no part."""
+    """The difference, of which chance in the episodes that both share is no part. Its lower end
+    makes room for `unseen`."""
     weights: WeightReading
     """Of the episodes' weights."""
+    unseen: float = 0.0
+    """What may be due to what has never happened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +71,8 @@ def gain(part: Part, policy: nn.Module, *, discount: float, level: float) -> Gai
     Raises:
         ValueError: The policy gives NaN.
     """
-    found, weights = _ask({"gain": improvement}, part, policy, discount, level)
-    return Gain(found["gain"], weights)
+    found = _ask({"gain": improvement}, part, policy, discount, level)
+    return found.gain(level)
 
 
 def compare(part: Part, policy: nn.Module, *, discount: float, level: float) -> Comparison:
@@ -84,31 +88,60 @@ def compare(part: Part, policy: nn.Module, *, discount: float, level: float) -> 
         ValueError: As there.
     """
     asked = {"behaviour": behaviour, "learnt": weighted_per_decision, "gain": improvement}
-    found, weights = _ask(asked, part, policy, discount, level)
+    found = _ask(asked, part, policy, discount, level)
     return Comparison(
         level=level,
-        behaviour=found["behaviour"],
-        learnt=found["learnt"],
-        gain=Gain(found["gain"], weights),
+        behaviour=found.estimates["behaviour"],
+        learnt=found.estimates["learnt"],
+        gain=found.gain(level),
     )
+
+
+def unseen(episodes: int, returns: Tensor, *, level: float) -> float:
+    """How much a gain may be due to what has never happened: `ln(1 / (1 - level)) (b - a) / n`.
+
+    What did not happen in n episodes has a probability of at most `ln(1 / (1 - level)) / n` at the
+    confidence level (3 / n at 95 %: Hanley and Lippman-Hand 1983), and would have changed the mean
+    return by up to that share of the range [a, b] of the returns. No standard error knows of it.
+    """
+    return -math.log(1 - level) / episodes * float(returns.max() - returns.min())
+
+
+class _Answers(NamedTuple):
+    estimates: dict[str, Estimate]
+    weights: WeightReading
+    returns: Tensor
+
+    def gain(self, level: float) -> Gain:
+        found = self.estimates["gain"]
+        allowed = unseen(found.episodes, self.returns, level=level)
+        return Gain(replace(found, low=found.low - allowed), self.weights, allowed)
 
 
 def _ask(
     asked: Mapping[str, Estimator], part: Part, policy: nn.Module, discount: float, level: float
-) -> tuple[dict[str, Estimate], WeightReading]:
+) -> _Answers:
     """What estimators say, and the weights that they rest on."""
     weights: list[Tensor] = []
+    returns: list[Tensor] = []
 
     def parts() -> Iterator[Sample]:
         weights.clear()
+        returns.clear()
         for sample in samples(part, policy, discount=discount):
             weights.append(sample.log_trajectory)
+            returns.append(sample.returns)
             yield sample
 
     found = estimate(parts, asked, interval=student_t, level=2 * level - 1)
     for refusal in found.refusals.values():
         raise ValueError(refusal)
-    return found.estimates, read(weight_health(torch.cat(weights))).total
+    log_weights = torch.cat(weights)
+    reading = read(weight_health(log_weights)).total
+    # Exact where all weights are near 1, and a small share of them may be missing.
+    error = float(log_weights.expm1().std()) / len(log_weights) ** 0.5
+    reading = replace(reading, standard_error=error)
+    return _Answers(found.estimates, reading, torch.cat(returns))
 
 
 def weight_doubts(reading: WeightReading) -> tuple[str, ...]:
@@ -128,13 +161,15 @@ def weight_doubts(reading: WeightReading) -> tuple[str, ...]:
     return found
 
 
-def predicted_bound(found: Estimate, episodes: int) -> float:
+def predicted_bound(found: Gain, episodes: int) -> float:
     """The lower bound of a gain that so many other episodes would give, if they are alike.
 
-    By this candidates are chosen among (Thomas et al. 2015, section 6). The margin shrinks as the
-    root of the number of episodes.
+    Candidates are chosen by this (Thomas et al. 2015, section 6). The standard error shrinks as the
+    root of the number of episodes, and what is `unseen` with the number itself.
     """
-    return found.value - (found.value - found.low) * (found.episodes / episodes) ** 0.5
+    estimate, share = found.estimate, found.estimate.episodes / episodes
+    margin = estimate.value - found.unseen - estimate.low
+    return estimate.value - margin * share**0.5 - found.unseen * share
 
 
 def as_if(reading: WeightReading, episodes: int) -> WeightReading:

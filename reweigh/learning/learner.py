@@ -17,6 +17,9 @@ FIRST_RATE = 1e-3
 """Step size of Adam in the first epoch; later ones go by how far it took the policy."""
 CRITIC_RATE = 1e-2
 """Step size of Adam for the value function."""
+LEAST_GRADIENT = 1e-5
+"""Adam's ε. What a parameter changes by less than this is hardly followed: steps of one size for
+all parameters would soon lead to actions that were never taken, of which the log says nothing."""
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Learner:
         groups = [{"params": parameters, "lr": FIRST_RATE}]
         if critic is not None:
             groups.append({"params": list(critic.parameters()), "lr": CRITIC_RATE})
-        return cls(policy, critic, torch.optim.Adam(groups))
+        return cls(policy, critic, torch.optim.Adam(groups, eps=LEAST_GRADIENT))
 
     @property
     def rate(self) -> float:
@@ -58,6 +61,7 @@ def learn_pass(
     estimator: Estimator,
     *,
     discount: float,
+    unit: float,
     count: int,
     seed: tuple[int, ...],
     policy_too: bool = True,
@@ -69,6 +73,7 @@ def learn_pass(
         part: The episodes.
         estimator: What the policy maximises.
         discount: γ.
+        unit: What the objective is measured in, such as the deviation of returns.
         count: Minibatches of each batch.
         seed: Of their order.
         policy_too: False fits the value function alone.
@@ -86,7 +91,7 @@ def learn_pass(
         for some in minibatches(batch, count, generator):
             learner.optimiser.zero_grad()
             objective, loss = _losses(learner, some, estimator, discount)
-            (loss - objective if policy_too else loss).backward()
+            (loss - objective / unit if policy_too else loss).backward()
             learner.optimiser.step()
             found.append(float(objective.detach()))
     return sum(found) / len(found)

@@ -1,11 +1,13 @@
 """Improvement, epoch by epoch: undone beyond the trust region, and the best policy kept."""
 
+import math
 import time
 from collections.abc import Iterator
 from copy import deepcopy
 
 from torch import nn
 
+from reweigh.core.returns import reward_to_go
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.critic import Critic
 from reweigh.learning.division import Division
@@ -19,6 +21,8 @@ _HALVINGS = 3
 _FASTER, _SLOWER = 4.0, 0.5
 _HIGHEST_RATE = 0.1
 _CRITIC_PASSES = 5
+_LEAST = 1e-6
+"""Deviations of the returns: less of a gain is rounding."""
 
 
 class Search:
@@ -48,7 +52,9 @@ class Search:
         self.division, self.test, self.config = division, test, config
         self.estimator = ESTIMATORS[config.estimator]
         self.candidate: nn.Module | None = None
-        self.best_bound, self.best_epoch, self.halved = 0.0, 0, 0
+        self.deviation = self._deviation()
+        self.best_bound = _LEAST * self.deviation
+        self.highest_bound, self.rose, self.halved = -math.inf, 0, 0
         self.began = self.here = self._measure(policy)
         if (broken := self.began.broken(config)) is not None:
             raise ValueError(
@@ -67,7 +73,7 @@ class Search:
         """Improve until nothing better comes, the trust region ends it, or the epochs are over."""
         for number in range(1, self.config.epochs + 1):
             yield self._epoch(number)
-            if self.halved == _HALVINGS or number - self.best_epoch >= self.config.patience:
+            if self.halved == _HALVINGS or number - self.rose >= self.config.patience:
                 return
 
     def _epoch(self, number: int) -> EpochProgress:
@@ -88,7 +94,7 @@ class Search:
             kl=there.kl,
             undone=undone,
             improvement=None if found is None else found.estimate.value,
-            predicted_bound=None if found is None else predicted_bound(found.estimate, self.test),
+            predicted_bound=None if found is None else predicted_bound(found, self.test),
             best=best,
             seconds=time.perf_counter() - self.clock,
         )
@@ -111,12 +117,14 @@ class Search:
 
     def _choose(self, number: int, found: Gain, there: Distance) -> bool:
         """Whether this is the best policy so far; it is kept if so."""
-        bound = predicted_bound(found.estimate, self.test)
+        bound = predicted_bound(found, self.test)
         doubts = weight_doubts(as_if(found.weights, self.test))
         doubts += weight_doubts(as_if(there.trajectories, self.test))
+        if bound > self.highest_bound:  # patience is for what does not even come closer
+            self.highest_bound, self.rose = bound, number
         best = bound > self.best_bound and not doubts
         if best:
-            self.best_bound, self.best_epoch = bound, number
+            self.best_bound = bound
             self.candidate = deepcopy(self.learner.policy)
         return best
 
@@ -139,10 +147,18 @@ class Search:
             self.division.training,
             self.estimator,
             discount=self.config.discount,
+            unit=1.0 if self.estimator.of_steps else self.deviation,
             count=self.config.minibatches,
             seed=(self.config.seed, *seed),
             policy_too=policy_too,
         )
+
+    def _deviation(self) -> float:
+        """Of the first returns, at least a thousandth, as `ValueFunction` has it."""
+        first = next(self.division.training.batches())
+        rewards = reward_to_go(first.rewards, first.segments, discount=self.config.discount)
+        returns = rewards[first.segments.is_first]
+        return max(float(returns.std(correction=0)), 1e-3)
 
     def _new_critic(self) -> Critic | None:
         if not self.estimator.critic:
