@@ -26,12 +26,11 @@ class Gain(NamedTuple):
     """What a policy is worth more than the behaviour, as far as some episodes show it."""
 
     estimate: Estimate
-    """The difference, of which chance in the episodes that both share is no part. Its lower end
-    makes room for `unseen`."""
+    """The difference, of which chance in the episodes that both share is no part."""
     weights: WeightReading
     """Of the episodes' weights."""
-    unseen: float = 0.0
-    """What may be due to what has never happened."""
+    returns: float = 0.0
+    """The range of the logged returns, `b - a`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ def gain(part: Part, policy: nn.Module, *, discount: float, level: float) -> Gai
         ValueError: The policy gives NaN.
     """
     found = _ask({"gain": improvement}, part, policy, discount, level)
-    return found.gain(level)
+    return found.gain
 
 
 def compare(part: Part, policy: nn.Module, *, discount: float, level: float) -> Comparison:
@@ -93,29 +92,18 @@ def compare(part: Part, policy: nn.Module, *, discount: float, level: float) -> 
         level=level,
         behaviour=found.estimates["behaviour"],
         learnt=found.estimates["learnt"],
-        gain=found.gain(level),
+        gain=found.gain,
     )
-
-
-def unseen(episodes: int, returns: Tensor, *, level: float) -> float:
-    """How much a gain may be due to what has never happened: `ln(1 / (1 - level)) (b - a) / n`.
-
-    What did not happen in n episodes has a probability of at most `ln(1 / (1 - level)) / n` at the
-    confidence level (3 / n at 95 %: Hanley and Lippman-Hand 1983), and would have changed the mean
-    return by up to that share of the range [a, b] of the returns. No standard error knows of it.
-    """
-    return -math.log(1 - level) / episodes * float(returns.max() - returns.min())
 
 
 class _Answers(NamedTuple):
     estimates: dict[str, Estimate]
     weights: WeightReading
-    returns: Tensor
+    returns: float
 
-    def gain(self, level: float) -> Gain:
-        found = self.estimates["gain"]
-        allowed = unseen(found.episodes, self.returns, level=level)
-        return Gain(replace(found, low=found.low - allowed), self.weights, allowed)
+    @property
+    def gain(self) -> Gain:
+        return Gain(self.estimates["gain"], self.weights, self.returns)
 
 
 def _ask(
@@ -123,14 +111,14 @@ def _ask(
 ) -> _Answers:
     """What estimators say, and the weights that they rest on."""
     weights: list[Tensor] = []
-    returns: list[Tensor] = []
+    returns: list[tuple[float, float]] = []
 
     def parts() -> Iterator[Sample]:
         weights.clear()
         returns.clear()
         for sample in samples(part, policy, discount=discount):
             weights.append(sample.log_trajectory)
-            returns.append(sample.returns)
+            returns.append((float(sample.returns.min()), float(sample.returns.max())))
             yield sample
 
     found = estimate(parts, asked, interval=student_t, level=2 * level - 1)
@@ -141,7 +129,8 @@ def _ask(
     # Exact where all weights are near 1, and a small share of them may be missing.
     error = float(log_weights.expm1().std()) / len(log_weights) ** 0.5
     reading = replace(reading, standard_error=error)
-    return _Answers(found.estimates, reading, torch.cat(returns))
+    lowest, highest = zip(*returns, strict=True)
+    return _Answers(found.estimates, reading, max(highest) - min(lowest))
 
 
 def weight_doubts(reading: WeightReading) -> tuple[str, ...]:
@@ -161,15 +150,24 @@ def weight_doubts(reading: WeightReading) -> tuple[str, ...]:
     return found
 
 
-def predicted_bound(found: Gain, episodes: int) -> float:
+def least(found: Gain, episodes: int, *, level: float) -> float:
+    """Below this a gain may be due to what has never happened: `ln(1 / (1 - level)) (b - a) / n`.
+
+    What did not happen in n episodes has a probability of up to `ln(1 / (1 - level)) / n`, at that
+    confidence (3 / n at 95 %: Hanley and Lippman-Hand 1983), and might have changed the mean return
+    by that share of the range of the returns. No standard error knows of it: a policy that takes an
+    action less often that is taken once in 10,000 steps gains a little on every log without one.
+    """
+    return -math.log(1 - level) * found.returns / episodes
+
+
+def predicted_bound(found: Estimate, episodes: int) -> float:
     """The lower bound of a gain that so many other episodes would give, if they are alike.
 
-    Candidates are chosen by this (Thomas et al. 2015, section 6). The standard error shrinks as the
-    root of the number of episodes, and what is `unseen` with the number itself.
+    Candidates are chosen by this (Thomas et al. 2015, section 6). The margin shrinks as the root of
+    the number of episodes.
     """
-    estimate, share = found.estimate, found.estimate.episodes / episodes
-    margin = estimate.value - found.unseen - estimate.low
-    return estimate.value - margin * share**0.5 - found.unseen * share
+    return found.value - (found.value - found.low) * (found.episodes / episodes) ** 0.5
 
 
 def as_if(reading: WeightReading, episodes: int) -> WeightReading:
@@ -214,6 +212,12 @@ def judge(compared: Comparison, *, upper_bound: bool = False) -> Verdict:
         return Verdict(False, f"no improvement shown at {level}: {words}, but {' '.join(doubts)}")
     if not found.low > 0:
         return Verdict(False, f"no improvement shown at {level}: {words}")
+    if not found.value > (enough := least(compared.gain, found.episodes, level=compared.level)):
+        return Verdict(
+            False,
+            f"no improvement shown at {level}: {words}, but so many episodes show none below "
+            f"{enough:.2g}, which what has not happened in any of them may account for",
+        )
     if upper_bound and not compared.learnt.low > compared.behaviour.high:
         return Verdict(
             False,

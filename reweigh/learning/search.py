@@ -12,7 +12,7 @@ from reweigh.learning.config import LearnConfig
 from reweigh.learning.critic import Critic
 from reweigh.learning.division import Division
 from reweigh.learning.estimators import ESTIMATORS
-from reweigh.learning.improvement import Gain, as_if, gain, predicted_bound, weight_doubts
+from reweigh.learning.improvement import Gain, as_if, gain, least, predicted_bound, weight_doubts
 from reweigh.learning.learner import Learner, learn_pass
 from reweigh.learning.progress import EpochProgress
 from reweigh.learning.region import Distance, measure
@@ -21,8 +21,6 @@ _HALVINGS = 3
 _FASTER, _SLOWER = 4.0, 0.5
 _HIGHEST_RATE = 0.1
 _CRITIC_PASSES = 5
-_LEAST = 1e-6
-"""Deviations of the returns: less of a gain is rounding."""
 
 
 class Search:
@@ -94,7 +92,7 @@ class Search:
             kl=there.kl,
             undone=undone,
             improvement=None if found is None else found.estimate.value,
-            predicted_bound=None if found is None else predicted_bound(found, self.test),
+            predicted_bound=None if found is None else predicted_bound(found.estimate, self.test),
             best=best,
             seconds=time.perf_counter() - self.clock,
         )
@@ -117,12 +115,13 @@ class Search:
 
     def _choose(self, number: int, found: Gain, there: Distance) -> bool:
         """Whether this is the best policy so far; it is kept if so."""
-        bound = predicted_bound(found, self.test)
+        bound = predicted_bound(found.estimate, self.test)
         doubts = weight_doubts(as_if(found.weights, self.test))
         doubts += weight_doubts(as_if(there.trajectories, self.test))
         if bound > self.highest_bound:  # patience is for what does not even come closer
             self.highest_bound, self.rose = bound, number
-        best = bound > self.best_bound and not doubts
+        enough = least(found, self.test, level=self.config.level)
+        best = bound > self.best_bound and found.estimate.value > enough and not doubts
         if best:
             self.best_bound = bound
             self.candidate = deepcopy(self.learner.policy)

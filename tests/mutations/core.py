@@ -27,8 +27,8 @@ MUTATIONS = [
     ("core/segments.py", "(self.time_start - so_far[self.start])", "self.time_start"),
     (
         "core/segments.py",
-        "before = self.inside.cumsum(0) - self.inside.long()",
-        "before = torch.arange(self.size)",
+        "torch.cat([self.start.new_zeros(1), self.inside.cumsum(0)])",
+        "torch.arange(self.size + 1)",
     ),
     (
         "core/segments.py",
