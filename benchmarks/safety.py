@@ -134,6 +134,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "improvable": improvable,
     "success": success,
 }
+EVERY_CLAIM_IS_FALSE = ("alike", "optimal", "lottery")
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ from reweigh.evaluation.profile import WeightProfile, merge_profiles
 from reweigh.evaluation.sample import Sample
 
 BY_PARTS = {
-    f.__name__: f
+    getattr(f, "func", f).__name__: f
     for f in (
         importance.behaviour,
         importance.importance_sampling,
         importance.per_decision,
         importance.weighted_importance_sampling,
         importance.weighted_per_decision,
-        importance.truncated,
+        partial(importance.truncated, lowest_return=-100.0),
     )
 }
 ask = partial(estimate, interval=student_t, level=0.95)
@@ -202,6 +202,15 @@ def test_a_policy_of_another_space_is_refused_with_episode_and_step():
         log_prob(wide, batch(torch.tensor([0, 1, 1, 0])))
     with pytest.raises(ValueError, match="returned Tensor"):
         act(nn.Linear(2, 2), torch.zeros(1, 2))
+    normal = Fixed(lambda x: Normal(torch.zeros(len(x)), 1.0))
+    with pytest.raises(ValueError, match="continuous, and those of the log are choices"):
+        log_prob(normal, batch(torch.tensor([0, 1, 1, 0])))
+    single = Fixed(lambda x: Categorical(logits=torch.zeros(2)))
+    with pytest.raises(ValueError, match=r"distributions of shape \[\] for 4 observations"):
+        log_prob(single, batch(torch.tensor([0, 1, 1, 0])))
+    short = Fixed(lambda x: x.nothing)
+    with pytest.raises(ValueError, match="has no attribute 'nothing'; is it a policy of this env"):
+        log_prob(short, batch(torch.tensor([0, 1, 1, 0])))
     broken = Fixed(
         lambda x: Categorical(logits=torch.full((len(x), 2), torch.nan), validate_args=False)
     )

@@ -86,7 +86,7 @@ def test_a_log_on_disk_in_memory_and_in_parts_are_one(log, monkeypatch):
     assert (held.episodes, held.steps) == (60, log.summary().steps)
     assert (held.environment, loose.environment) == ("Walk-v0", None)
     assert held.interval == "normal"
-    assert not set(held.left_out) - {"kernel_marginal"}
+    assert not set(held.left_out) - {"kernel_marginal", "truncated"}
     monkeypatch.setattr(module, "IN_MEMORY", 0)
     monkeypatch.setattr(module, "_PART", 30)
     parts = rw.evaluate(log, TARGET, discount=0.9, interval=normal)
@@ -113,11 +113,11 @@ def test_the_behaviour_evaluated_is_its_mean_return(log):
 
 
 def test_every_estimator_is_near_the_truth(log):
-    rng = torch.Generator().manual_seed(0)
     many = walk(3000, seed=5)
-    del rng
     truth = _value(TARGET)
-    found = rw.evaluate(many, TARGET, methods={**module.BY_PARTS, **module.ON_THE_WHOLE})
+    methods = {**module.BY_PARTS, **module.ON_THE_WHOLE}
+    methods["truncated"] = partial(truncated, lowest_return=-1.0)
+    found = rw.evaluate(many, TARGET, methods=methods)
     assert not found.left_out
     for name, one in found.estimates.items():
         if name != "behaviour":
@@ -190,7 +190,22 @@ def test_what_is_refused_altogether(log, tmp_path):
     with pytest.raises(ValueError, match=r"has no end.*--unfinished"):
         t = log.read()
         rw.evaluate(replace(t, truncated=np.zeros(60, dtype=bool)), TARGET)
+    t = log.read()
+    broken = t.rewards.copy()
+    broken[4] = np.nan
+    with pytest.raises(ValueError, match=r"reward of episode \d+, step \d+, is nan"):
+        rw.evaluate(replace(t, rewards=broken), TARGET)
+    with pytest.raises(ValueError, match=r"log_probs: 0\.5 in episode 0, step 0"):
+        rw.evaluate(replace(t, log_probs=np.full(t.steps, 0.5)), TARGET)
+    with pytest.raises(ValueError, match="rewards: 3 entries for"):
+        rw.evaluate(replace(t, rewards=t.rewards[:3]), TARGET)
+    more = Leaning([0.5] * 4)
+    more.forward = lambda observations: Categorical(torch.ones(len(observations), 3))  # type: ignore[method-assign]
+    with pytest.raises(
+        ValueError, match=r"policy has 3 actions, and the log's are \[2\].*--choices"
+    ):
+        rw.evaluate(log, more)
     three = Leaning([0.5] * 4)
     three.forward = lambda observations: Categorical(torch.ones(len(observations), 1))  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="1 actions, but the log holds action 1 in episode"):
-        rw.evaluate(log, three)
+        rw.evaluate(log.read(), three)

@@ -1,6 +1,7 @@
 """Confidence intervals: what textbooks and SciPy say, and what they refuse."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ from reweigh.evaluation.intervals import (
     empirical_bernstein,
     hoeffding,
     normal,
+    of_returns,
     student_t,
 )
 from reweigh.evaluation.terms import Terms, influence, totals
@@ -30,7 +32,10 @@ def evidence(terms: Terms) -> Evidence:
 
 
 def mean_of(numbers) -> Evidence:
-    return evidence(Terms(torch.as_tensor(np.asarray(numbers), dtype=torch.float64)))
+    """Evidence of a mean of returns that have weight 1."""
+    return evidence(
+        Terms(torch.as_tensor(np.asarray(numbers), dtype=torch.float64), maximum_weight=1.0)
+    )
 
 
 def skewed(count: int, seed: int = 0) -> np.ndarray:
@@ -149,6 +154,10 @@ def test_what_concentration_refuses(interval):
         bound(mean_of([0.2, 1.5]), 0.95)
     with pytest.raises(ValueError, match="use truncated"):
         bound(evidence(importance.weighted_per_decision(sample([2, 3]))), 0.95)
+    with pytest.raises(ValueError, match="have no bound"):
+        bound(evidence(Terms(torch.tensor([0.2, 0.5], dtype=torch.float64))), 0.95)
+    with pytest.raises(ValueError, match="range from 1 to 0"):
+        of_returns(interval, lowest=1.0, highest=0.0)
     with pytest.raises(ValueError, match=r"such as 0\.95"):
         bound(mean_of([0.2, 0.5]), 1.0)
     with pytest.raises(ValueError, match="at least 2 episodes"):
@@ -161,3 +170,25 @@ def test_what_a_bootstrap_refuses():
         bootstrap(refitted, 0.95)
     with pytest.raises(ValueError, match="resamples must be"):
         bootstrap(mean_of([1.0, 2.0]), 0.95, resamples=0)
+    for interval in (bootstrap, bias_corrected_bootstrap):
+        with pytest.raises(ValueError, match="2 episodes at least, got 1"):
+            interval(mean_of([1.0]), 0.95)
+
+
+def test_the_range_of_terms_follows_from_that_of_returns_and_the_largest_weight():
+    s = sample([1] * 40, 3)
+    s = replace(s, rewards=s.rewards.clamp(0.0, 2.0), discount=1.0)
+    told = evidence(importance.truncated(s, maximum=3.0))
+    found = of_returns(hoeffding, lowest=0.0, highest=2.0)(told, 0.95)
+    assert found == hoeffding(told, 0.95, lowest=0.0, highest=6.0)
+    own = evidence(importance.behaviour(s))
+    assert of_returns(hoeffding, lowest=0.0, highest=2.0)(own, 0.95) == hoeffding(
+        own, 0.95, lowest=0.0, highest=2.0
+    )
+
+
+def test_rounding_does_not_move_the_bias_corrected_bootstrap():
+    returns = np.random.default_rng(0).integers(-2, 3, 40)
+    plain, moved = mean_of(returns), mean_of(returns)
+    moved = replace(moved, value=np.nextafter(moved.value, np.inf))
+    assert bias_corrected_bootstrap(plain, 0.95) == bias_corrected_bootstrap(moved, 0.95)

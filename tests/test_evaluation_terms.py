@@ -1,6 +1,7 @@
 """The form that estimators share: values, totals of parts, contributions of episodes."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ CLASSIC = {
 }
 EVERY = {
     **CLASSIC,
-    "truncated": importance.truncated,
+    "truncated": partial(importance.truncated, lowest_return=-100.0),
     "pareto_smoothed": importance.pareto_smoothed,
 }
 BY_PARTS = {name: f for name, f in EVERY.items() if name != "pareto_smoothed"}
@@ -174,10 +175,13 @@ def test_truncation_bounds_what_a_term_can_be():
     terms = importance.truncated(s, maximum=2.0, lowest_return=lowest).plain
     assert terms.min() >= lowest
     assert terms.max() <= lowest + 2.0 * (s.returns.max() - lowest)
-    whole = importance.truncated(s, maximum=torch.inf)
-    assert value(whole) == pytest.approx(value(importance.importance_sampling(s)))
     with pytest.raises(ValueError, match="maximum must"):
-        importance.truncated(s, maximum=0.0)
+        importance.truncated(s, maximum=0.0, lowest_return=lowest)
+    with pytest.raises(ValueError, match=r"less than lowest_return, 0: .*--return-range"):
+        importance.truncated(s)
+    gains = replace(s, rewards=s.rewards.abs())
+    whole = importance.truncated(gains, maximum=torch.inf)
+    assert value(whole) == pytest.approx(value(importance.importance_sampling(gains)))
 
 
 @given(lengths=lengths, seed=st.integers(0, 1000))
@@ -245,6 +249,9 @@ def test_what_a_sample_refuses():
         replace(s, rewards=s.rewards[:3])
     missing = replace(s, log_prob_behaviour=torch.full((4,), torch.nan))
     assert not missing.weighable
+    one = torch.where(s.segments.is_last & (s.segments.episode == 1), torch.nan, -1.0).double()
+    with pytest.raises(ValueError, match="is nan at step 1 of episode 1"):
+        importance.per_decision(replace(s, log_prob_behaviour=one))
     with pytest.raises(ValueError, match="--estimate-behaviour"):
         importance.per_decision(missing)
     assert value(importance.behaviour(missing)) == value(importance.behaviour(s))

@@ -70,7 +70,9 @@ def test_picked_episodes_are_those_and_nothing_else():
     for name in ("rewards", "log_prob_target", "log_prob_behaviour", "returns"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name))
     assert pick(batch, which).episode.tolist() == which.tolist()
-    assert pick(batch, which).final_observations.tolist() == batch.final_observations[which].tolist()
+    assert (
+        pick(batch, which).final_observations.tolist() == batch.final_observations[which].tolist()
+    )
 
 
 @pytest.mark.parametrize(("count", "made"), [(4, 4), (1, 1), (1000, 300)])

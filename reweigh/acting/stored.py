@@ -26,6 +26,8 @@ def load_policy(source: str | Path, version: int | None = None) -> nn.Module:
     folder = Path(source)
     if folder.is_dir():
         return stored_policy(policies_of(folder), version)
+    if version is not None:
+        raise ValueError(f"{source} is no folder of policies, of which version {version} could be")
     named = re.fullmatch(r"([\w.]+):(\w+)", str(source))
     if named is None:
         raise ValueError(
@@ -60,17 +62,31 @@ def stored_policy(store: PolicyStore, version: int | None = None) -> nn.Module:
 
 def _named_policy(module: str, name: str) -> nn.Module:
     try:
-        found = getattr(import_module(module), name)
+        imported = import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"{module}:{name}: no module named {error.name!r}; is it importable from this folder?"
         ) from None
-    except AttributeError:
-        raise ValueError(f"{module}:{name}: {module} has no {name!r}") from None
-    policy = found if isinstance(found, nn.Module) or not callable(found) else found()
+    except Exception as error:  # foreign code: anything may come out of it
+        raise ValueError(f"{module} cannot be imported: {_one_line(error)}") from error
+    if not hasattr(imported, name):
+        raise ValueError(f"{module}:{name}: {module} has no {name!r}")
+    policy = getattr(imported, name)
+    if callable(policy) and not isinstance(policy, nn.Module):
+        try:
+            policy = policy()
+        except Exception as error:  # foreign code: anything may come out of it
+            raise ValueError(
+                f"{module}:{name} is neither a torch.nn.Module nor a function without arguments "
+                f"that makes one: {_one_line(error)}"
+            ) from error
     if not isinstance(policy, nn.Module):
         raise ValueError(
             f"{module}:{name} is {type(policy).__name__}; a policy is a torch.nn.Module from "
             "observations to a torch.distributions.Distribution"
         )
     return policy.eval()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

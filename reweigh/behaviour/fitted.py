@@ -56,7 +56,10 @@ class Fitted(NamedTuple):
     def log_prob(self, k: int, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """What policy k says of actions, corrected so that its inverse is right on average."""
         found = log_prob(ask(self.policies[k], observations), actions)
-        return found + self.corrections[k](observations) if self.corrections else found
+        if not self.corrections:
+            return found
+        # A choice that was always taken has probability 1, but for rounding.
+        return np.minimum(found + self.corrections[k](observations), 0.0)
 
 
 Model = Callable[[Material], Fitted]

@@ -20,6 +20,7 @@ from reweigh.evaluation.intervals import (
     empirical_bernstein,
     hoeffding,
     normal,
+    of_returns,
     student_t,
 )
 from reweigh.evaluation.mixtures import balance_heuristic
@@ -74,15 +75,19 @@ def evaluate(
     """
     from rich.console import Console
 
-    from reweigh.evaluation.evaluate import default_methods
+    from reweigh.evaluation.evaluate import BY_PARTS, ON_THE_WHOLE, default_methods
     from reweigh.evaluation.evaluate import evaluate as evaluate_policy
     from reweigh.report.evaluation_page import write_evaluation_page
     from reweigh.report.evaluation_table import evaluation_json, print_evaluation
 
+    made = _interval(interval, return_range)
     opened = open_log(log)
+    target = load_policy(policy, version)
+    if page is not None:
+        _require_writable(page)
     lowest_return = return_range[0] if return_range is not None else 0.0
     methods = {
-        **default_methods(opened.summary().steps),
+        **({**BY_PARTS, **ON_THE_WHOLE} if method else default_methods(opened.summary().steps)),
         "truncated": partial(truncated, maximum=maximum_weight, lowest_return=lowest_return),
         **_mixtures(opened),
     }
@@ -90,10 +95,10 @@ def evaluate(
         methods = {name: methods[name] for name in OF_KNOWN_RANGE}
     evaluation = evaluate_policy(
         opened,
-        load_policy(policy, version),
+        target,
         discount=discount,
         methods=_chosen(method, methods) if method else methods,
-        interval=_interval(interval, maximum_weight, return_range),
+        interval=made,
         level=level,
     )
     for name in _chosen(method, methods):
@@ -164,6 +169,13 @@ def _chosen(methods: Sequence[str], known: Mapping[str, Estimator]) -> dict[str,
     return {name: known[name] for name in names}
 
 
+def _require_writable(page: Path) -> None:
+    """Refuse a file that cannot be written, before there is anything to lose."""
+    if page.is_dir():
+        raise ValueError(f"{page} is a folder; give the page a name, such as {page}/page.html")
+    page.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _mixtures(log: TrajectoryLog) -> dict[str, Estimator]:
     """The balance heuristic, if the policies that sampled the log lie beside it."""
     store = PolicyStore(log.path.parent / "policies")
@@ -174,9 +186,7 @@ def _mixtures(log: TrajectoryLog) -> dict[str, Estimator]:
     return {"balance_heuristic": partial(balance_heuristic, sources=sources)}
 
 
-def _interval(
-    name: IntervalName, maximum_weight: float, return_range: tuple[float, float] | None
-) -> ConfidenceInterval:
+def _interval(name: IntervalName, return_range: tuple[float, float] | None) -> ConfidenceInterval:
     if name in INTERVALS:
         return INTERVALS[name]
     if return_range is None:
@@ -184,9 +194,4 @@ def _interval(
             f"{name} holds for returns of a known range: give --return-range LOW HIGH, which no "
             "policy's return can leave"
         )
-    lowest, highest = return_range
-    return partial(
-        CONCENTRATION[name],
-        lowest=lowest,
-        highest=lowest + maximum_weight * (highest - lowest),
-    )
+    return of_returns(CONCENTRATION[name], lowest=return_range[0], highest=return_range[1])

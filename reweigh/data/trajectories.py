@@ -16,6 +16,11 @@ from reweigh.data.schema import MISSING, ArraySpec, TrajectorySchema
 PER_STEP = ("observations", "actions", "rewards", "log_probs")
 """The columns that hold one entry a step; all others hold one entry a fragment."""
 
+_ABOVE_1 = (
+    "the log-probability of a discrete action is at most 0: store log π(a|s) in nats, not π(a|s) "
+    "and not a logit"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
@@ -135,6 +140,17 @@ class Trajectories:
         last = np.append(first[1:], len(self))[: len(first)] - 1
         return first, last
 
+    def require_sound(self) -> None:
+        """Check what can be checked without a schema: that all columns are as long as they say.
+
+        Raises:
+            ValueError: a column is too long or too short; a fragment has no steps; a discrete
+                action has a probability above 1.
+        """
+        self._validate_lengths()
+        if np.issubdtype(self.actions.dtype, np.integer):
+            self._refuse("log_probs", self.log_probs > 0, _ABOVE_1)
+
     def validate(self, schema: TrajectorySchema) -> None:
         """Check everything a log promises to its readers.
 
@@ -146,29 +162,33 @@ class Trajectories:
         self._validate_shapes(schema)
         self._validate_values(schema)
 
-    def _validate_shapes(self, schema: TrajectorySchema) -> None:
+    def _validate_lengths(self) -> None:
         if len(self.lengths) and self.lengths.min() < 1:
             fragment = int(self.lengths.argmin())
             raise ValueError(
                 f"lengths: fragment {fragment} has {self.lengths[fragment]} steps; every fragment "
                 "needs at least one. Leave out fragments without steps."
             )
-        for name, spec in columns(schema):
-            column = getattr(self, name)
+        for name in (f.name for f in fields(self)):
             entries, unit = (
                 (int(self.lengths.sum()), "steps (the sum of lengths)")
                 if name in PER_STEP
                 else (len(self.lengths), "fragments")
             )
+            if len(column := getattr(self, name)) != entries:
+                raise ValueError(
+                    f"{name}: {len(column)} entries for {entries} {unit}. Give one entry for each."
+                )
+
+    def _validate_shapes(self, schema: TrajectorySchema) -> None:
+        for name, spec in columns(schema):
+            column = getattr(self, name)
             if column.dtype != np.dtype(spec.dtype) or column.shape[1:] != spec.shape:
                 raise ValueError(
                     f"{name}: an entry is {ArraySpec(str(column.dtype), column.shape[1:])}, but "
                     f"{schema.environment} needs {spec}. Convert it before it is logged."
                 )
-            if len(column) != entries:
-                raise ValueError(
-                    f"{name}: {len(column)} entries for {entries} {unit}. Give one entry for each."
-                )
+        self._validate_lengths()
 
     def _validate_values(self, schema: TrajectorySchema) -> None:
         for name in (*PER_STEP, "final_observations"):
@@ -192,12 +212,7 @@ class Trajectories:
                     f"its choices count from 0, and there are {list(spec.choices)} of them",
                 )
         if schema.discrete_actions:
-            self._refuse(
-                "log_probs",
-                self.log_probs > 0,
-                "the log-probability of a discrete action is at most 0: store log π(a|s) in nats, "
-                "not π(a|s) and not a logit",
-            )
+            self._refuse("log_probs", self.log_probs > 0, _ABOVE_1)
         for name in ("policy_version", "episode", "time_start"):
             self._refuse(name, getattr(self, name) < 0, "it counts from 0")
 

@@ -92,6 +92,7 @@ def evaluate(
         raise ValueError("the log is empty: there are no episodes to evaluate from")
     asked = default_methods(steps) if methods is None else methods
     if isinstance(log, Trajectories):
+        log.require_sound()
         parts = _Profiled(_held(log, policy, discount))
     elif steps <= IN_MEMORY or any(map(_needs_the_whole, asked.values())):
         parts = _Profiled(_held(log.read(), policy, discount))

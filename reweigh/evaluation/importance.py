@@ -20,7 +20,7 @@ def behaviour(sample: Sample) -> Terms:
     Returns:
         Terms whose mean is the mean logged return.
     """
-    return Terms(sample.returns)
+    return Terms(sample.returns, maximum_weight=1.0)
 
 
 def importance_sampling(sample: Sample) -> Terms:
@@ -93,11 +93,17 @@ def truncated(sample: Sample, *, maximum: float = 10.0, lowest_return: float = 0
         Terms. With `maximum` infinite and `g = 0` they are those of `importance_sampling`.
 
     Raises:
-        ValueError: A maximum that is not positive.
+        ValueError: A maximum that is not positive; an episode returned less than `g`, so that what
+            is cut off might be a loss.
     """
+    if bool((sample.returns < lowest_return).any()):
+        raise ValueError(
+            f"an episode returned {float(sample.returns.min()):g}, less than lowest_return, "
+            f"{lowest_return:g}: give the lowest return possible (--return-range LOW HIGH)"
+        )
     bounded = truncate(sample.log_trajectory, _one_step(sample), maximum=maximum)
     terms = lowest_return + weigh(bounded.log_weights, sample.returns - lowest_return)
-    return Terms(terms, diagnosed=sample.log_trajectory)
+    return Terms(terms, diagnosed=sample.log_trajectory, maximum_weight=maximum)
 
 
 def pareto_smoothed(sample: Sample) -> Terms:

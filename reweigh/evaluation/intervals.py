@@ -22,6 +22,8 @@ from reweigh import contracts
 from reweigh.evaluation.bootstrap import leave_one_out, resampled
 from reweigh.evaluation.terms import Terms
 
+_ROUNDING = 1e-9
+
 
 class Interval(NamedTuple):
     """A confidence interval."""
@@ -127,7 +129,10 @@ def bias_corrected_bootstrap(
     """
     _require_level(level)
     drawn = _resampled(evidence, resamples, seed)
-    below = (drawn < evidence.value).double().mean() + (drawn == evidence.value).double().mean() / 2
+    away = drawn - evidence.value
+    # Resamples of the same value, as of a few returns that differ, are so up to rounding.
+    tied = away.abs() <= _ROUNDING * (abs(evidence.value) + float(away.abs().max()))
+    below = ((away < 0) & ~tied).double().mean() + tied.double().mean() / 2
     # Within the resolution of the resamples, lest the correction be infinite.
     bias = ndtri(below.clamp(0.5 / resamples, 1 - 0.5 / resamples))
     left_out = leave_one_out(evidence.terms)
@@ -189,6 +194,35 @@ def empirical_bernstein(
     return Interval(evidence.value - half, evidence.value + half)
 
 
+def of_returns(
+    interval: Callable[..., Interval], *, lowest: float, highest: float
+) -> ConfidenceInterval:
+    """`hoeffding` or `empirical_bernstein` for returns of a known range.
+
+    Args:
+        interval: Either.
+        lowest: The lowest return that any policy can have.
+        highest: The highest.
+
+    Returns:
+        The interval, with the range that terms have by the estimator's largest weight.
+
+    Raises:
+        ValueError: A range that is none.
+    """
+    if not -math.inf < lowest < highest < math.inf:
+        raise ValueError(
+            f"returns cannot range from {lowest:g} to {highest:g}: give LOW, then HIGH"
+        )
+
+    def for_returns(evidence: Evidence, level: float) -> Interval:
+        spread = evidence.terms.maximum_weight * (highest - lowest)
+        return interval(evidence, level, lowest=lowest, highest=lowest + spread)
+
+    for_returns.__name__ = interval.__name__
+    return for_returns
+
+
 def _tails(level: float) -> Tensor:
     """The probabilities below the two ends."""
     return torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
@@ -206,6 +240,8 @@ def _resampled(evidence: Evidence, resamples: int, seed: int) -> Tensor:
             "a bootstrap would have to fit this estimator's model again for each resample; its "
             "standard error comes from leaving out groups of episodes: use student_t"
         )
+    if len(evidence.influence) < 2:
+        raise ValueError("a bootstrap draws from 2 episodes at least, got 1")
     return resampled(evidence.terms, resamples=resamples, seed=seed)
 
 
@@ -215,10 +251,10 @@ def _require_level(level: float) -> None:
 
 
 def _require_range(evidence: Evidence, lowest: float, highest: float) -> None:
-    if evidence.terms.weighted is not None or evidence.terms.refitted:
+    if math.isinf(evidence.terms.maximum_weight):
         raise ValueError(
-            "a concentration interval is of a mean of terms whose range is known, and this "
-            "estimator is none: use truncated, or another interval"
+            "a concentration interval is of a mean of terms whose range is known, and the weights "
+            "of this estimator have no bound: use truncated, or another interval"
         )
     found = evidence.terms.plain
     if not (lowest <= float(found.min()) and float(found.max()) <= highest):

@@ -19,7 +19,7 @@ def log_prob(policy: nn.Module, batch: Batch) -> Tensor:
         batch: The logged steps.
 
     Returns:
-        `[S]` float64; `-inf` where the policy never takes the action.
+        `[S]` float64; `-inf` where the distribution says that the policy never takes the action.
 
     Raises:
         ValueError: The policy cannot be given these observations, or is of other actions; it gives
@@ -32,7 +32,7 @@ def log_prob(policy: nn.Module, batch: Batch) -> Tensor:
         distribution = act(policy, observations)
         if len(parts) == 1:
             _require_same_actions(distribution, batch)
-        parts.append(distribution.log_prob(actions).double())
+        parts.append(_log_prob(distribution, actions))
     found = torch.cat(parts)
     bad = ~(found < torch.inf)
     if bool(bad.any()):
@@ -52,18 +52,38 @@ def act(policy: nn.Module, observations: Tensor) -> Distribution:
     """
     try:
         distribution = policy(observations)
-    except (RuntimeError, IndexError, TypeError) as error:  # how foreign modules refuse a shape
+    except Exception as error:  # foreign code: anything may come out of it
         raise ValueError(
             f"the policy cannot be given the log's observations, {observations.dtype} "
-            f"{list(observations.shape[1:])} each: {' '.join(str(error).split())}; is it a policy "
-            "of this environment?"
+            f"{list(observations.shape[1:])} each: {_one_line(error)}; is it a policy of this "
+            "environment?"
         ) from error
     if not isinstance(distribution, Distribution):
         raise ValueError(
             f"the policy returned {type(distribution).__name__}; it must return a "
             "torch.distributions.Distribution over actions"
         )
+    if tuple(distribution.batch_shape) != (len(observations),):
+        raise ValueError(
+            f"the policy gave distributions of shape {list(distribution.batch_shape)} for "
+            f"{len(observations)} observations: it must give one for each"
+        )
     return distribution
+
+
+def _log_prob(distribution: Distribution, actions: Tensor) -> Tensor:
+    try:
+        return distribution.log_prob(actions).double()
+    except Exception as error:  # foreign code: anything may come out of it
+        raise ValueError(
+            f"the policy cannot tell how likely the log's actions are, {actions.dtype} "
+            f"{list(actions.shape[1:])} each: {_one_line(error)}; is it a policy of this "
+            "environment?"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _require_same_actions(distribution: Distribution, batch: Batch) -> None:
@@ -76,6 +96,11 @@ def _require_same_actions(distribution: Distribution, batch: Batch) -> None:
         )
     known = choices(distribution)
     if known is None:
+        if not actions.is_floating_point() and not distribution.support.is_discrete:
+            raise ValueError(
+                f"the policy's actions are continuous, and those of the log are choices, "
+                f"{actions.dtype}: it is a policy of another environment"
+            )
         return
     outside = ((actions < 0) | (actions >= known)).reshape(len(actions), -1).any(1)
     if bool(outside.any()):

@@ -51,6 +51,14 @@ class Sample:
             ValueError: the policy is of another space; an episode has no start or no end.
         """
         _require_whole(batch)
+        broken = ~batch.rewards.isfinite()
+        if bool(broken.any()):
+            step = int(broken.nonzero()[0])
+            episode = int(batch.episode[batch.segments.episode[step]])
+            raise ValueError(
+                f"the reward of episode {episode}, step {int(batch.segments.time[step])}, is "
+                f"{float(batch.rewards[step])}: only finite rewards can be summed"
+            )
         return cls(
             rewards=batch.rewards,
             log_prob_target=log_prob(policy, batch),
@@ -67,7 +75,8 @@ class Sample:
     @property
     def weighable(self) -> bool:
         """Whether the behaviour's log-probabilities are there."""
-        return not bool(self.segments.fill(self.log_prob_behaviour).isnan().any())
+        missing = self.log_prob_behaviour.isnan()[self.segments.existing]
+        return not bool(missing.all()) or not missing.numel()
 
     @cached_property
     def log_ratios(self) -> Tensor:

@@ -7,6 +7,7 @@ both. What an estimate needs besides its value, its error, its intervals, its re
 from this form and is written once, for all of them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -43,6 +44,8 @@ class Terms:
     nothing."""
     refitted: bool = False
     """The units are what is left out and fitted again (`resampling.refit`), not episodes."""
+    maximum_weight: float = math.inf
+    """The largest weight that a return can have in `x_i`: a bound of `x_i` follows from it."""
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -64,6 +67,7 @@ class Terms:
             joined,
             torch.cat(diagnosed) if diagnosed else None,
             any(part.refitted for part in parts),
+            max(part.maximum_weight for part in parts),
         )
 
 

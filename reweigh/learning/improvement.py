@@ -140,14 +140,12 @@ def weight_doubts(reading: WeightReading) -> tuple[str, ...]:
     self-normalised estimate makes up for what is missing by what is there, and so takes a policy
     for good that turns, where things go badly, to actions that the log does not hold.
     """
-    found = doubts(reading, unit="episodes")
-    missing = 1 - reading.mean
-    if missing > _STANDARD_ERRORS * reading.standard_error and not found:
-        found = (
+    if 1 - reading.mean > _STANDARD_ERRORS * reading.standard_error:
+        return (
             f"The mean weight is {reading.mean:.3g} ± {reading.standard_error:.2g} (standard "
             "error) where 1 is expected: the policy takes actions that the log does not hold.",
         )
-    return found
+    return doubts(reading, unit="episodes")
 
 
 def least(found: Gain, episodes: int, *, level: float) -> float:

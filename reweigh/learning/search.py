@@ -51,7 +51,7 @@ class Search:
         self.estimator = ESTIMATORS[config.estimator]
         self.candidate: nn.Module | None = None
         self.deviation = self._deviation()
-        self.best_bound = _LEAST * self.deviation
+        self.best_bound = 0.0
         self.highest_bound, self.rose, self.halved = -math.inf, 0, 0
         self.began = self.here = self._measure(policy)
         if (broken := self.began.broken(config)) is not None:

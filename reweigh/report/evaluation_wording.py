@@ -11,6 +11,7 @@ from reweigh.report.evaluation_figures import decimals_for, span, unit, with_err
 from reweigh.report.wording import counted, percent
 
 BEHAVIOUR = importance.behaviour.__name__
+_ROUNDING = 1e-9
 FROM_BELOW = importance.truncated.__name__
 SELF_NORMALISED = {
     f.__name__
@@ -89,9 +90,10 @@ def standing(evaluation: Evaluation, estimate: Estimate) -> Standing | None:
     own = evaluation.estimates.get(BEHAVIOUR)
     if own is None or any(math.isnan(x) for e in (own, estimate) for x in (e.low, e.high)):
         return None
-    if estimate.low > own.high:
+    rounding = _ROUNDING * max(abs(own.high), abs(own.low), abs(estimate.high), abs(estimate.low))
+    if estimate.low - own.high > rounding:
         return "above"
-    return "below" if estimate.high < own.low else "overlaps"
+    return "below" if own.low - estimate.high > rounding else "overlaps"
 
 
 def verdict(evaluation: Evaluation) -> str:

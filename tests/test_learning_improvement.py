@@ -1,0 +1,225 @@
+"""The gain on the behaviour, its bound, and the test that rests on it."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from problems import ending
+from simulated import tabular_policy
+
+from reweigh.core.diagnostics import doubts, read, weight_health
+from reweigh.data.batch import Batch
+from reweigh.evaluation import importance
+from reweigh.evaluation.sample import Sample
+from reweigh.evaluation.terms import influence, totals
+from reweigh.learning.division import Division, InMemory, Shares
+from reweigh.learning.improvement import (
+    Comparison,
+    Gain,
+    as_if,
+    compare,
+    gain,
+    improvement,
+    judge,
+    least,
+    predicted_bound,
+    weight_doubts,
+)
+
+PROBLEM = ending(horizon=6)
+DISCOUNT = PROBLEM.discount
+LOG = PROBLEM.sample(600, seed=0)
+ALL = Division.of(InMemory(LOG), Shares(0.2, 0.4, 0), steps=LOG.steps).test
+SAMPLES = [Sample.of(batch, PROBLEM.policy(), discount=DISCOUNT) for batch in ALL.batches()]
+
+
+def found(policy=None, level=0.95):
+    policy = PROBLEM.policy() if policy is None else policy
+    return compare(ALL, policy, discount=DISCOUNT, level=level)
+
+
+def test_the_gain_is_the_difference_of_the_two_estimates():
+    compared = found()
+    both = compared.learnt.value - compared.behaviour.value
+    assert compared.gain.estimate.value == pytest.approx(both, abs=1e-12)
+    (sample,) = SAMPLES
+    parts = importance.weighted_per_decision(sample), importance.behaviour(sample)
+    contributions = [influence(terms, totals(terms)) for terms in parts]
+    difference = contributions[0] - contributions[1]
+    error = float(difference.std()) / math.sqrt(len(sample))
+    assert compared.gain.estimate.standard_error == pytest.approx(error, rel=1e-9)
+    assert compared.gain == gain(ALL, PROBLEM.policy(), discount=DISCOUNT, level=0.95)
+
+
+def test_what_both_share_is_no_part_of_the_difference():
+    compared = found()
+    apart = math.hypot(compared.learnt.standard_error, compared.behaviour.standard_error)
+    assert compared.gain.estimate.standard_error < 0.9 * apart
+
+
+def test_the_behaviour_gains_nothing_on_itself_without_any_error():
+    same = found(PROBLEM.behaviour_policy()).gain.estimate
+    assert same.value == pytest.approx(0.0, abs=1e-12)
+    assert same.standard_error == pytest.approx(0.0, abs=1e-12)
+
+
+def test_bounds_are_one_sided():
+    compared = found()
+    (sample,) = SAMPLES
+    estimate = compared.gain.estimate
+    assert estimate.level == pytest.approx(0.9)
+    # 1.6502 is Student's 95 % quantile at so many degrees of freedom.
+    t = (estimate.value - estimate.low) / estimate.standard_error
+    assert t == pytest.approx(1.65, abs=0.003)
+    assert estimate.episodes == len(sample)
+    wider = found(level=0.99).gain.estimate
+    assert wider.low < estimate.low
+
+
+def test_parts_of_a_log_give_the_numbers_of_the_whole(monkeypatch):
+    from reweigh.learning import division
+
+    whole = found()
+    monkeypatch.setattr(division, "AT_ONCE", 150)
+    parts = Division.of(InMemory(LOG), Shares(0.2, 0.4, 0), steps=LOG.steps).test
+    assert len(list(parts.batches())) > 5
+    again = compare(parts, PROBLEM.policy(), discount=DISCOUNT, level=0.95)
+    for one, other in (
+        (again.gain.estimate, whole.gain.estimate),
+        (again.behaviour, whole.behaviour),
+        (again.learnt, whole.learnt),
+    ):
+        for name in ("value", "standard_error", "low", "episodes", "k_hat"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), nan_ok=True)
+    assert again.gain.weights.mean == pytest.approx(whole.gain.weights.mean)
+    assert again.gain.weights.standard_error == pytest.approx(whole.gain.weights.standard_error)
+    assert again.gain.returns == pytest.approx(whole.gain.returns)
+
+
+def test_the_range_of_the_returns_is_that_of_the_sample():
+    returns = torch.cat([sample.returns for sample in SAMPLES])
+    assert found().gain.returns == pytest.approx(float(returns.max() - returns.min()))
+
+
+# ------------------------------------------------------------------ the verdict
+
+
+def made(*, value=1.0, low=0.5, high=1.5, returns=10.0, weights=None, level=0.95):
+    """A comparison on 1000 episodes, the behaviour's value being 5 with bounds at 4.8 and 5.2."""
+    estimate = replace(found().gain.estimate, value=value, low=low, high=high, episodes=1000)
+    weights = torch.zeros(1000, dtype=torch.float64) if weights is None else weights
+    return Comparison(
+        level=level,
+        behaviour=replace(estimate, value=5.0, low=4.8, high=5.2),
+        learnt=replace(estimate, value=5.0 + value, low=5.0 + low, high=5.0 + high),
+        gain=Gain(estimate, read(weight_health(weights)).total, returns),
+    )
+
+
+def test_an_improvement_is_shown_if_its_lower_bound_is_above_nothing():
+    verdict = judge(made())
+    assert verdict.shown
+    assert verdict.words.startswith("improvement shown at 95 %: +1 on the behaviour's 5")
+    assert "at least +0.5, on 1000 episodes" in verdict.words
+    for low in (0.0, -0.1, math.nan):
+        verdict = judge(made(low=low))
+        assert not verdict.shown
+        assert verdict.words.startswith("no improvement shown at 95 %: +1")
+    assert judge(made(level=0.99)).words.startswith("improvement shown at 99 %")
+
+
+def test_the_stricter_test_compares_bounds_of_both():
+    assert judge(made(low=0.21), upper_bound=True).shown
+    weak = made(low=0.19)
+    assert judge(weak).shown
+    verdict = judge(weak, upper_bound=True)
+    assert not verdict.shown
+    assert "5.19, is not above the behaviour's upper bound, 5.2" in verdict.words
+
+
+def test_what_may_be_due_to_what_never_happened_is_no_improvement():
+    gain_, episodes = made().gain, 1000
+    assert least(gain_, episodes, level=0.95) == pytest.approx(10 * math.log(20) / 1000)
+    assert least(gain_, 2 * episodes, level=0.95) == pytest.approx(10 * math.log(20) / 2000)
+    assert least(gain_, episodes, level=0.99) > least(gain_, episodes, level=0.95)
+    assert judge(made(value=0.031, low=0.03)).shown
+    verdict = judge(made(value=0.029, low=0.028))
+    assert not verdict.shown
+    assert "none below 0.03" in verdict.words
+
+
+def test_an_estimate_that_cannot_be_believed_shows_nothing():
+    heavy = torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    verdict = judge(made(weights=4 * heavy))
+    assert not verdict.shown
+    assert "k-hat" in verdict.words
+
+
+def lottery(turned: float):
+    """Half of the episodes pay; where they do not, a share `turned` of the actions is unlogged."""
+    weights = np.repeat([0.0, math.log(1 - turned)], 400)
+    return torch.from_numpy(weights)
+
+
+@pytest.mark.parametrize("turned", [0.9, 0.2, 1e-3, 1e-7])
+def test_a_policy_that_turns_to_actions_that_are_not_logged_is_doubted(turned):
+    """Its weights are even, and its self-normalised estimate is as good as it is wrong."""
+    log_weights = lottery(turned)
+    reading = read(weight_health(log_weights)).total
+    assert turned == 0.2 or not doubts(reading, unit="episodes")
+    exact = float(log_weights.expm1().std()) / math.sqrt(800)
+    (doubt,) = weight_doubts(replace(reading, standard_error=exact))
+    assert "takes actions that the log does not hold" in doubt
+
+
+def test_the_error_of_the_mean_weight_is_exact_where_all_weights_are_near_one():
+    probabilities = PROBLEM.behaviour.copy()
+    probabilities[0] *= [1 + 1e-9, 1 - 1e-9, 1]
+    (sample,) = SAMPLES
+    policy = tabular_policy(probabilities)
+    own = compare(ALL, policy, discount=DISCOUNT, level=0.95).gain.weights.standard_error
+    weights = Sample.of(sample.batch, policy, discount=DISCOUNT).log_trajectory
+    assert own == pytest.approx(float(weights.expm1().std()) / math.sqrt(len(weights)), rel=1e-6)
+    assert 1e-12 < own < 1e-8
+
+
+def test_weights_as_they_are_meant_raise_no_doubt():
+    assert weight_doubts(found().gain.weights) == ()
+    assert weight_doubts(found(PROBLEM.behaviour_policy()).gain.weights) == ()
+
+
+# ------------------------------------------------------------------ what is expected of the test
+
+
+def test_the_predicted_bound_has_the_margin_of_so_many_episodes():
+    estimate = made(value=1.0, low=0.5).gain.estimate
+    assert predicted_bound(estimate, 1000) == pytest.approx(0.5)
+    assert predicted_bound(estimate, 4000) == pytest.approx(0.75)
+    assert predicted_bound(estimate, 250) == pytest.approx(0.0)
+
+
+def test_weights_are_read_as_if_there_were_so_many():
+    reading = found().gain.weights
+    twice = as_if(reading, 2 * reading.sample_size)
+    assert twice.ess_share == pytest.approx(reading.ess_share)
+    assert twice.effective_sample_size == pytest.approx(2 * reading.effective_sample_size)
+    assert twice.k_hat_threshold > reading.k_hat_threshold
+    assert twice.mean == reading.mean
+    uneven = torch.log(torch.tensor([0.4] * 300 + [2.8] * 100, dtype=torch.float64))
+    reading = read(weight_health(uneven)).total
+    assert reading.ess_share < 0.6
+    assert weight_doubts(reading) == ()
+    (doubt,) = weight_doubts(as_if(reading, 60))
+    assert "effective sample size" in doubt
+
+
+def test_terms_of_a_gain_are_those_of_the_estimate_less_the_returns():
+    (sample,) = SAMPLES
+    terms, plain = improvement(sample), importance.weighted_per_decision(sample)
+    torch.testing.assert_close(terms.plain, plain.plain - sample.returns)
+    assert terms.weighted is not None
+    assert plain.weighted is not None
+    torch.testing.assert_close(terms.weighted.values, plain.weighted.values)
+    assert len(Batch.of(LOG).segments) == 600
