@@ -23,6 +23,7 @@ from reweigh.evaluation.doubly_robust import (
 from reweigh.evaluation.estimates import Evaluation
 from reweigh.evaluation.estimating import Estimator, Parts, estimate
 from reweigh.evaluation.intervals import ConfidenceInterval, student_t
+from reweigh.evaluation.policies import require_choices
 from reweigh.evaluation.profile import WeightProfile, merge_profiles
 from reweigh.evaluation.sample import Sample
 from reweigh.evaluation.state_marginal import kernel_marginal, linear_marginal, tabular_marginal
@@ -90,6 +91,8 @@ def evaluate(
     steps = log.steps if isinstance(log, Trajectories) else log.summary().steps
     if steps == 0:
         raise ValueError("the log is empty: there are no episodes to evaluate from")
+    if isinstance(log, TrajectoryLog):
+        require_choices(policy, log.schema)
     asked = default_methods(steps) if methods is None else methods
     if isinstance(log, Trajectories):
         log.require_sound()

@@ -1,10 +1,12 @@
 """A policy beside a log: is it of the same space, and how likely is it to act as logged?"""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent
 
 from reweigh.data.batch import Batch
+from reweigh.data.schema import TrajectorySchema
 
 AT_ONCE = 65_536
 """Steps that a policy is evaluated on at once."""
@@ -84,6 +86,22 @@ def _log_prob(distribution: Distribution, actions: Tensor) -> Tensor:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def require_choices(policy: nn.Module, schema: TrajectorySchema) -> None:
+    """Refuses a policy with more choices, or fewer, than the schema says that there are.
+
+    Raises:
+        ValueError: It has; or it cannot be given such observations.
+    """
+    there = schema.action.choices
+    nothing = torch.from_numpy(np.zeros((1, *schema.observation.shape), schema.observation.dtype))
+    known = choices(act(policy, nothing)) if there else None
+    if known is not None and known != max(there):
+        raise ValueError(
+            f"the policy has {known} actions, and the log's are {list(there)}: it is a policy of "
+            "another environment; if the log just never holds some of them, import it with --choices"
+        )
 
 
 def _require_same_actions(distribution: Distribution, batch: Batch) -> None:
