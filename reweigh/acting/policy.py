@@ -207,6 +207,10 @@ BUILT_IN = {
 }
 
 
+MOST_CHOICES = 1_000_000
+"""More are not choices but names, such as hashes."""
+
+
 def build(description: str) -> nn.Module:
     """Build the policy that a description names: JSON of `kind` and the constructor's arguments.
 
@@ -245,6 +249,7 @@ def policy_of(schema: TrajectorySchema, hidden: Sequence[int], *, standardise: b
     else:
         kind = {"kind": "multi_categorical", "choices": list(action.choices)}
     classes = observation.choices[0] if observation.choices and observation.shape == () else 0
+    _require_few(schema, "observations", (classes,))
     return json.dumps(
         {
             **kind,
@@ -273,4 +278,13 @@ def action_choices(schema: TrajectorySchema) -> tuple[int, ...]:
             f"the log of {schema.environment} has actions of shape {list(action.shape)}: import "
             "them as one row of choices"
         )
+    _require_few(schema, "actions", action.choices)
     return action.choices
+
+
+def _require_few(schema: TrajectorySchema, what: str, choices: tuple[int, ...]) -> None:
+    if max(choices, default=0) > MOST_CHOICES:
+        raise ValueError(
+            f"the log of {schema.environment} has {what} of up to {max(choices)} choices, and "
+            f"{MOST_CHOICES} at most can be told apart: number those that occur from 0"
+        )

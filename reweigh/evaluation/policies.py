@@ -100,7 +100,7 @@ def require_choices(policy: nn.Module, schema: TrajectorySchema) -> None:
     if known is not None and known != max(there):
         raise ValueError(
             f"the policy has {known} actions, and the log's are {list(there)}: it is a policy of "
-            "another environment; if the log just never holds some of them, import it with --choices"
+            "another environment; if the log merely lacks some of them, import it with --choices"
         )
 
 

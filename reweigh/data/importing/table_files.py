@@ -83,6 +83,9 @@ def csv_file(path: Path, types: Types) -> Table:
     with readable(path, "CSV"):
         every = pacsv.ConvertOptions(column_types=types)
         with pacsv.open_csv(path, blocks, convert_options=every) as opened:
+            names = opened.schema.names
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{path} has more than one column {', '.join(twice)}: rename them")
             return Table(str(path), "CSV", opened.schema, batches)
 
 
