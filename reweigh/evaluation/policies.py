@@ -114,7 +114,7 @@ def _require_same_actions(distribution: Distribution, batch: Batch) -> None:
         )
     known = choices(distribution)
     if known is None:
-        if not actions.is_floating_point() and not distribution.support.is_discrete:
+        if not actions.is_floating_point() and _is_continuous(distribution):
             raise ValueError(
                 f"the policy's actions are continuous, and those of the log are choices, "
                 f"{actions.dtype}: it is a policy of another environment"
@@ -132,6 +132,14 @@ def _require_same_actions(distribution: Distribution, batch: Batch) -> None:
 def _place(batch: Batch, step: int) -> str:
     episode = int(batch.episode[batch.segments.episode[step]])
     return f"episode {episode}, step {int(batch.segments.time[step])}"
+
+
+def _is_continuous(distribution: Distribution) -> bool:
+    try:
+        support = distribution.support
+    except NotImplementedError:  # a distribution of somebody's own need not say
+        return False
+    return support is not None and not support.is_discrete
 
 
 def choices(distribution: Distribution) -> int | None:

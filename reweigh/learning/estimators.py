@@ -50,8 +50,7 @@ def per_decision(sample: Sample, values: Tensor) -> Tensor:
 def weighted_per_decision(sample: Sample, values: Tensor) -> Tensor:
     """Self-normalised per-decision importance sampling: `Σ_t γ^t Σ_i w_it r_it / Σ_i w_it`.
 
-    The estimate by which an improvement is tested. Its gradient weighs each reward against the mean
-    reward at its time, a baseline of time alone.
+    Its gradient weighs each reward against the mean reward at its time, a baseline of time alone.
 
     Returns:
         Scalar. It is `weighted_doubly_robust` where all values are 0.
@@ -84,8 +83,17 @@ def weighted_doubly_robust(sample: Sample, values: Tensor) -> Tensor:
     Returns:
         Scalar. With weights of 1 it is the mean return, whatever V.
     """
+    return totals(weighted_terms(sample, values)).value
+
+
+def weighted_terms(sample: Sample, values: Tensor) -> Terms:
+    """The terms of `weighted_doubly_robust`, by which an improvement is tested.
+
+    Returns:
+        Terms. With values of 0 they are those of `evaluation.importance.weighted_per_decision`.
+    """
     weighted = Weighted(_differences(sample, values), sample.log_prefix, sample.segments)
-    return totals(Terms(_first(sample, values), weighted)).value
+    return Terms(_first(sample, values), weighted, sample.log_trajectory)
 
 
 def step(

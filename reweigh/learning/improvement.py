@@ -1,8 +1,9 @@
 """Is it better? The paired difference to the behaviour, its bound, and the test that uses it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,11 +13,13 @@ from reweigh.core.diagnostics import WeightReading, doubts, read, weight_health
 from reweigh.core.weights import k_hat_threshold
 from reweigh.evaluation.estimates import Estimate
 from reweigh.evaluation.estimating import Estimator, estimate
-from reweigh.evaluation.importance import behaviour, weighted_per_decision
+from reweigh.evaluation.importance import behaviour
 from reweigh.evaluation.intervals import student_t
 from reweigh.evaluation.sample import Sample
 from reweigh.evaluation.terms import Terms
+from reweigh.learning.critic import Critic
 from reweigh.learning.division import Part
+from reweigh.learning.estimators import weighted_terms
 from reweigh.learning.region import samples
 
 _STANDARD_ERRORS = 3.0
@@ -46,47 +49,63 @@ class Comparison:
     gain: Gain
 
 
-def improvement(sample: Sample) -> Terms:
-    """What the policy gains on the behaviour: `Σ_t γ^t Σ_i w_it r_it / Σ_i w_it - (1/N) Σ_i G_i`.
+def improvement(sample: Sample, values: Tensor) -> Terms:
+    """What the policy gains on the behaviour: its value by `weighted_terms` less `(1/N) Σ_i G_i`.
 
-    The self-normalised per-decision estimate less the mean logged return, of the same episodes.
+    The self-normalised doubly robust estimate less the mean logged return, of the same episodes.
+    Consistent whatever the values are, if they come from other episodes; the better they are, the
+    smaller is its error.
+
+    Args:
+        sample: The episodes.
+        values: `[S]`, of their states; 0 for the self-normalised per-decision estimate.
 
     Returns:
         Terms. With equal policies the estimate is 0, and so is its standard error.
     """
-    terms = weighted_per_decision(sample)
+    terms = weighted_terms(sample, values)
     return replace(terms, plain=terms.plain - sample.returns)
 
 
-def gain(part: Part, policy: nn.Module, *, discount: float, level: float) -> Gain:
+def gain(
+    part: Part, policy: nn.Module, critic: Critic | None, *, discount: float, level: float
+) -> Gain:
     """What a policy gains on the behaviour.
 
     Args:
         part: The episodes. They are gone through twice if there are several batches.
         policy: Learnt from others.
+        critic: A value function, learnt from others too.
         discount: γ.
         level: Of each bound by itself.
 
     Raises:
         ValueError: The policy gives NaN.
     """
-    found = _ask({"gain": improvement}, part, policy, discount, level)
-    return found.gain
+    asked = {"gain": partial(_with_values, improvement, critic)}
+    return _ask(asked, part, policy, discount, level).gain
 
 
-def compare(part: Part, policy: nn.Module, *, discount: float, level: float) -> Comparison:
+def compare(
+    part: Part, policy: nn.Module, critic: Critic | None, *, discount: float, level: float
+) -> Comparison:
     """A policy beside the behaviour: `gain`, and what both are worth.
 
     Args:
         part: As there.
         policy: As there.
+        critic: As there.
         discount: As there.
         level: As there.
 
     Raises:
         ValueError: As there.
     """
-    asked = {"behaviour": behaviour, "learnt": weighted_per_decision, "gain": improvement}
+    asked = {
+        "behaviour": behaviour,
+        "learnt": partial(_with_values, weighted_terms, critic),
+        "gain": partial(_with_values, improvement, critic),
+    }
     found = _ask(asked, part, policy, discount, level)
     return Comparison(
         level=level,
@@ -94,6 +113,17 @@ def compare(part: Part, policy: nn.Module, *, discount: float, level: float) -> 
         learnt=found.estimates["learnt"],
         gain=found.gain,
     )
+
+
+def _with_values(
+    terms: Callable[[Sample, Tensor], Terms], critic: Critic | None, sample: Sample
+) -> Terms:
+    """Terms of a sample and of a value function's values, which are 0 without one."""
+    if critic is None:
+        return terms(sample, torch.zeros_like(sample.rewards))
+    assert sample.batch is not None, "made of a batch"
+    with torch.no_grad():
+        return terms(sample, critic(sample.batch).double())
 
 
 class _Answers(NamedTuple):

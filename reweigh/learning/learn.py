@@ -115,7 +115,7 @@ def learning(
         for epoch in search.epochs():
             progress.append(epoch)
             yield epoch
-        comparison, verdict = _test(search.candidate, division, config)
+        comparison, verdict = _test(search, division, config)
         return Learnt(
             policy=search.candidate if verdict.shown and search.candidate else start.policy,
             shown=verdict.shown,
@@ -132,13 +132,19 @@ def learning(
 
 
 def _test(
-    candidate: nn.Module | None, division: Division, config: LearnConfig
+    search: Search, division: Division, config: LearnConfig
 ) -> tuple[Comparison | None, Verdict]:
     """Look at the test episodes, if there is something to test."""
-    if candidate is None:
+    if search.candidate is None:
         words = "nothing that was learnt was better on the validation episodes"
         return None, Verdict(False, f"no improvement shown at {100 * config.level:g} %: {words}")
-    compared = compare(division.test, candidate, discount=config.discount, level=config.level)
+    compared = compare(
+        division.test,
+        search.candidate,
+        search.critic,
+        discount=config.discount,
+        level=config.level,
+    )
     return compared, judge(compared, upper_bound=config.upper_bound)
 
 

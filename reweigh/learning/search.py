@@ -31,6 +31,7 @@ class Search:
 
     Attributes:
         candidate: the best policy; None as long as none is better than the behaviour.
+        critic: the value function that belongs to it, if the estimator has one.
         began: how far the policy was from the behaviour at first.
     """
 
@@ -50,6 +51,7 @@ class Search:
         self.division, self.test, self.config = division, test, config
         self.estimator = ESTIMATORS[config.estimator]
         self.candidate: nn.Module | None = None
+        self.critic: Critic | None = None
         self.deviation = self._deviation()
         self.best_bound = 0.0
         self.highest_bound, self.rose, self.halved = -math.inf, 0, 0
@@ -125,12 +127,14 @@ class Search:
         if best:
             self.best_bound = bound
             self.candidate = deepcopy(self.learner.policy)
+            self.critic = deepcopy(self.learner.critic)
         return best
 
     def _gain(self) -> Gain:
         return gain(
             self.division.validation,
             self.learner.policy,
+            self.learner.critic,
             discount=self.config.discount,
             level=self.config.level,
         )
