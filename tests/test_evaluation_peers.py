@@ -7,6 +7,7 @@ the table in docs/evaluation.md.
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -286,10 +287,10 @@ def test_obp_on_one_step(seed):
     r, rho = np.concatenate(log.rewards), np.concatenate(log.ratios)
     sample = log.sample
     assert value(importance.importance_sampling, sample) == exactly((rho * r).mean())  # IPW
-    clipped = np.minimum(rho, 0.8) * r  # IPW with lambda_
-    assert float(
-        importance.truncated(sample, maximum=0.8).plain.mean()
-    ) == exactly(clipped.mean())  # fmt: skip
+    lowest = float(r.min())  # IPW with lambda_, of rewards counted from the lowest
+    clipped = lowest + (np.minimum(rho, 0.8) * (r - lowest)).mean()
+    truncated = partial(importance.truncated, maximum=0.8, lowest_return=lowest)
+    assert value(truncated, sample) == exactly(clipped)
     self_normalised = (rho * r).sum() / rho.sum()  # SNIPW
     assert value(importance.weighted_importance_sampling, sample) == exactly(self_normalised)
     x = with_values([1] * 9, seed)  # DR: Σ_a π q + w (r - q)
@@ -333,7 +334,7 @@ def test_a_hoeffding_interval_that_grows_with_the_sample():
     for n in (100, 10_000):
         x = torch.rand(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         theirs = float(x.max()) * math.sqrt(math.log(2 / 0.05) / 2 * n)
-        low, high = hoeffding(evidence(Terms(x)), 0.95, lowest=0.0, highest=1.0)
+        low, high = hoeffding(evidence(Terms(x, maximum_weight=1.0)), 0.95, lowest=0.0, highest=1.0)
         widths.append((theirs, (high - low) / 2))
     assert [theirs for theirs, _ in widths] == pytest.approx([13.6, 135.8], rel=0.02)
     assert [round(ours, 4) for _, ours in widths] == [0.1358, 0.0136]
@@ -348,7 +349,7 @@ def test_bounds_from_the_largest_term_break_where_all_terms_are_negative():
     assert 0 < half < 0.02  # a third of the t interval's
     low, high = student_t(evidence(Terms(x)), 0.95)
     assert (high - low) / 2 > 0.035
-    low, high = hoeffding(evidence(Terms(x)), 0.95, lowest=-2.0, highest=-1.0)
+    low, high = hoeffding(evidence(Terms(x, maximum_weight=1.0)), 0.95, lowest=-2.0, highest=-1.0)
     assert low < -1.5 < high
 
 

@@ -9,16 +9,18 @@ import torch
 import reweigh as rw
 from reweigh.core import advantages
 from reweigh.core.surrogates import weighted_log_prob
+from reweigh.evaluation import importance
 from reweigh.evaluation.sample import Sample
+from reweigh.evaluation.terms import totals
 from reweigh.learning.config import EstimatorName
 from reweigh.learning.estimators import (
     ESTIMATORS,
     doubly_robust,
     per_decision,
     step,
-    targets,
     weighted_doubly_robust,
     weighted_per_decision,
+    weighted_terms,
 )
 
 DISCOUNT = 0.9
@@ -128,6 +130,19 @@ def test_true_values_leave_less_to_chance():
     assert abs(per_decision(sample, values) - values[0]) > 0.1
 
 
+def test_the_terms_of_the_test_are_those_of_per_decision_where_values_are_none():
+    sample, values = draw()
+    terms, plain = weighted_terms(sample, 0 * values), importance.weighted_per_decision(sample)
+    torch.testing.assert_close(terms.plain, plain.plain)
+    assert terms.weighted is not None
+    assert plain.weighted is not None
+    torch.testing.assert_close(terms.weighted.values, plain.weighted.values)
+    torch.testing.assert_close(terms.diagnosed, plain.diagnosed)
+    torch.testing.assert_close(
+        totals(weighted_terms(sample, values)).value, weighted_doubly_robust(sample, values)
+    )
+
+
 def test_at_the_behaviour_the_step_estimator_is_the_policy_gradient_with_its_advantages():
     sample, values = draw(apart=0.0)
     after = torch.zeros(len(LENGTHS))
@@ -167,13 +182,3 @@ def test_the_step_estimator_asks_for_no_ratio_beyond_its_clip():
     assert ((found[first] == 0) | (found[first] < 0)).all()
     assert (found[first] == 0).any()
     assert (found[~first] != 0).all()
-
-
-def test_on_policy_targets_of_the_value_function_are_lambda_returns():
-    sample, values = draw(apart=0.0)
-    expected = advantages.lambda_return(
-        sample.rewards, values, torch.zeros(len(LENGTHS)), sample.segments,
-        discount=DISCOUNT, trace_lambda=0.95,
-    )  # fmt: skip
-    torch.testing.assert_close(targets(sample, values), expected.float())
-    assert not targets(sample, values).requires_grad

@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from problems import ending
+from problems import ending, linear_quadratic
 from simulated import tabular_policy
 
 from reweigh.core.diagnostics import doubts, read, weight_health
-from reweigh.data.batch import Batch
 from reweigh.evaluation import importance
 from reweigh.evaluation.sample import Sample
 from reweigh.evaluation.terms import influence, totals
+from reweigh.learning.critic import Critic, fitted_critic
 from reweigh.learning.division import Division, InMemory, Shares
+from reweigh.learning.estimators import weighted_terms
 from reweigh.learning.improvement import (
     Comparison,
     Gain,
@@ -37,7 +38,7 @@ SAMPLES = [Sample.of(batch, PROBLEM.policy(), discount=DISCOUNT) for batch in AL
 
 def found(policy=None, level=0.95):
     policy = PROBLEM.policy() if policy is None else policy
-    return compare(ALL, policy, discount=DISCOUNT, level=level)
+    return compare(ALL, policy, None, discount=DISCOUNT, level=level)
 
 
 def test_the_gain_is_the_difference_of_the_two_estimates():
@@ -50,7 +51,7 @@ def test_the_gain_is_the_difference_of_the_two_estimates():
     difference = contributions[0] - contributions[1]
     error = float(difference.std()) / math.sqrt(len(sample))
     assert compared.gain.estimate.standard_error == pytest.approx(error, rel=1e-9)
-    assert compared.gain == gain(ALL, PROBLEM.policy(), discount=DISCOUNT, level=0.95)
+    assert compared.gain == gain(ALL, PROBLEM.policy(), None, discount=DISCOUNT, level=0.95)
 
 
 def test_what_both_share_is_no_part_of_the_difference():
@@ -85,7 +86,7 @@ def test_parts_of_a_log_give_the_numbers_of_the_whole(monkeypatch):
     monkeypatch.setattr(division, "AT_ONCE", 150)
     parts = Division.of(InMemory(LOG), Shares(0.2, 0.4, 0), steps=LOG.steps).test
     assert len(list(parts.batches())) > 5
-    again = compare(parts, PROBLEM.policy(), discount=DISCOUNT, level=0.95)
+    again = compare(parts, PROBLEM.policy(), None, discount=DISCOUNT, level=0.95)
     for one, other in (
         (again.gain.estimate, whole.gain.estimate),
         (again.behaviour, whole.behaviour),
@@ -179,7 +180,7 @@ def test_the_error_of_the_mean_weight_is_exact_where_all_weights_are_near_one():
     probabilities[0] *= [1 + 1e-9, 1 - 1e-9, 1]
     (sample,) = SAMPLES
     policy = tabular_policy(probabilities)
-    own = compare(ALL, policy, discount=DISCOUNT, level=0.95).gain.weights.standard_error
+    own = compare(ALL, policy, None, discount=DISCOUNT, level=0.95).gain.weights.standard_error
     weights = Sample.of(sample.batch, policy, discount=DISCOUNT).log_trajectory
     assert own == pytest.approx(float(weights.expm1().std()) / math.sqrt(len(weights)), rel=1e-6)
     assert 1e-12 < own < 1e-8
@@ -217,9 +218,100 @@ def test_weights_are_read_as_if_there_were_so_many():
 
 def test_terms_of_a_gain_are_those_of_the_estimate_less_the_returns():
     (sample,) = SAMPLES
-    terms, plain = improvement(sample), importance.weighted_per_decision(sample)
+    values = torch.linspace(-1, 1, len(sample.rewards), dtype=torch.float64)
+    terms, plain = improvement(sample, values), weighted_terms(sample, values)
     torch.testing.assert_close(terms.plain, plain.plain - sample.returns)
     assert terms.weighted is not None
     assert plain.weighted is not None
     torch.testing.assert_close(terms.weighted.values, plain.weighted.values)
-    assert len(Batch.of(LOG).segments) == 600
+
+
+# ------------------------------------------------------------------ the value function
+
+
+def parts_of(log):
+    found = Division.of(InMemory(log), Shares(0.2, 0.4, 0), steps=log.steps)
+    return found.training, found.validation, found.test
+
+
+def test_values_leave_less_to_chance_and_do_not_move_the_estimate():
+    problem = linear_quadratic()
+    training, validation, test = parts_of(problem.sample(1500, seed=0))
+    critic = fitted_critic(training, validation, discount=problem.discount, hidden=(32,), seed=0)
+    policy = problem.policy()
+    plain, robust = (
+        gain(test, policy, each, discount=problem.discount, level=0.95).estimate
+        for each in (None, critic)
+    )
+    assert robust.standard_error < 0.7 * plain.standard_error
+    assert abs(robust.value - plain.value) < 3 * plain.standard_error
+    truth = problem.value() - problem.behaviour_value()
+    assert abs(robust.value - truth) < 3 * robust.standard_error
+    same = gain(
+        test, problem.behaviour_policy(), critic, discount=problem.discount, level=0.95
+    ).estimate
+    assert same.value == pytest.approx(0.0, abs=1e-9)
+    assert same.standard_error == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_value_function_knows_state_and_time():
+    """What is left of an episode of six steps that pay their state's number each."""
+    log = PROBLEM.sample(600, seed=1)
+    log = replace(log, rewards=log.observations.astype(np.float64))
+    training, validation, test = parts_of(log)
+    critic = fitted_critic(training, validation, discount=1.0, hidden=(16,), seed=0)
+    (batch,) = test.batches()
+    left = batch.segments.remaining
+    values, targets = critic(batch), critic.targets(batch)
+    assert values.dtype == torch.float64
+    assert not values.requires_grad
+    unexplained = (values - targets).square().mean() / targets.var()
+    assert unexplained < 0.7
+    early = values[left > 3].mean() - values[left == 0].mean()
+    assert early > 3
+    again = fitted_critic(training, validation, discount=1.0, hidden=(16,), seed=0)
+    assert torch.equal(again(batch), values)
+
+
+def test_a_value_function_that_would_know_returns_by_heart_stops_before():
+    """Returns that are chance alone: their mean is the best that can be said."""
+    log = PROBLEM.sample(150, seed=2)
+    noise = np.random.default_rng(0).normal(0, 1, log.steps)
+    log = replace(
+        log,
+        observations=np.random.default_rng(1).normal(0, 1, (log.steps, 3)),
+        final_observations=np.zeros((150, 3)),
+        rewards=np.where(np.arange(log.steps) == np.repeat(log.start, log.lengths), noise, 0.0),
+    )
+    training, validation, test = parts_of(log)
+    critic = fitted_critic(training, validation, discount=1.0, hidden=(64,), seed=0)
+    (batch,) = test.batches()
+    first = batch.segments.is_first
+    error = (critic(batch) - critic.targets(batch))[first].square().mean()
+    assert error < 1.5 * critic.targets(batch)[first].var()
+
+
+def test_observations_of_any_kind_are_seen():
+    (batch,) = parts_of(LOG)[0].batches()
+    one_hot = Critic(batch, discount=1.0, hidden=(), seed=0)
+    assert one_hot.classes == int(batch.observations.max()) + 1
+    beyond = replace(batch, observations=batch.observations + 100)
+    torch.testing.assert_close(
+        one_hot(beyond),
+        one_hot(
+            replace(batch, observations=torch.full_like(batch.observations, one_hot.classes - 1))
+        ),
+    )
+    for seen in (
+        batch.observations.double(),
+        -batch.observations,
+        1e9 + batch.observations.double(),
+    ):
+        critic = Critic(replace(batch, observations=seen), discount=1.0, hidden=(4,), seed=0)
+        assert critic.classes == 0
+        values = critic(replace(batch, observations=seen))
+        assert values.isfinite().all()
+        assert len(values.unique()) > 5
+    table = batch.observations.reshape(-1, 1, 1).expand(-1, 2, 3)
+    critic = Critic(replace(batch, observations=table), discount=1.0, hidden=(), seed=0)
+    assert critic.size == 7

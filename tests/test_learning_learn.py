@@ -21,7 +21,7 @@ from reweigh.learning.learn import learn, learning
 
 PROBLEM = improvable(1, horizon=5)
 LOG = PROBLEM.sample(800, seed=0)
-QUICK = LearnConfig(hidden=(), minibatches=1, discount=1.0)
+QUICK = LearnConfig(hidden=(8,), minibatches=1)
 
 
 def learnt_from(log=LOG, policy=None, problem=PROBLEM, **options):
@@ -66,7 +66,7 @@ def test_episodes_of_many_lengths_that_terminate():
 def test_continuous_actions():
     """The gain of a linear policy, whose value follows from the Riccati recursion."""
     problem = linear_quadratic()
-    learnt = learnt_from(problem.sample(1500, seed=0), problem=problem)
+    learnt = learnt_from(problem.sample(800, seed=0), problem=problem, hidden=(32,))
     assert learnt.shown
     value = problem.value_of(learnt.policy.gain.detach().numpy())
     assert value - problem.behaviour_value() > 0.2

@@ -144,7 +144,7 @@ def test_the_live_display_says_everything_and_fits(width):
     assert "…" not in seen
     for expected in (
         "runs/a/log", "11 of 40", "at most 58 s left", "31", "weighted_doubly_robust", "+2.2",
-        "on validation episodes", "+1.2", "best in epoch 9: +0.8", "62%", "at least 40%",
+        "on validation episodes", "+1.2", "best in epoch 9: +0.8", "62%", "at least 50%",
         "0.110 of 1", "nats per step", "2 epochs", "epoch 8: KL limit",
     ):  # fmt: skip
         assert all(word in words(seen) for word in expected.split()), expected

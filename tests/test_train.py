@@ -12,13 +12,14 @@ import scripted  # noqa: F401  (registers the environments)
 import torch
 
 import reweigh.train.loop as loop
+from reweigh.acting.stored import load_policy
 from reweigh.data.batch import Batch
 from reweigh.data.trajectories import Trajectories
 from reweigh.train.config import TrainConfig
 from reweigh.train.improve import improve
 from reweigh.train.learner import Learner
 from reweigh.train.loop import train
-from reweigh.train.run import Run, load_policy
+from reweigh.train.run import Run
 from reweigh.train.start import collect_here, new_run
 
 SMALL = {

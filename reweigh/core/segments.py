@@ -86,10 +86,7 @@ class Segments:
 
     @classmethod
     def masked(cls, mask: Tensor) -> Self:
-        """Each row of a batch `[N, T]` an episode, of the steps where the mask is True.
-
-        Padding on either side and holes (a tool's tokens) are the same to it.
-        """
+        """Each row of a batch `[N, T]` an episode, of the steps where the mask is True."""
         contracts.boolean("mask", mask)
         contracts.rows("mask", mask, len(mask))
         rows, horizon = mask.shape
@@ -233,6 +230,11 @@ class Segments:
         return self.inside & (self._neighbours[1] == here)
 
     @cached_property
+    def _last_steps(self) -> Tensor:
+        """Positions of the last existing steps."""
+        return self.is_last.nonzero().squeeze(1)
+
+    @cached_property
     def time(self) -> Tensor:
         """`[S]` int64: time of each step in its episode (`time_start` counts, holes do not)."""
         so_far = torch.cat([self.start.new_zeros(1), self.inside.cumsum(0)])
@@ -280,7 +282,7 @@ class Segments:
 
     def last(self, x: Tensor) -> Tensor:
         """The value at the last step of each episode: `[S]` to `[N]`; 0 for an empty episode."""
-        place = self.is_last.nonzero().squeeze(1)
+        place = self._last_steps
         return x.new_zeros(len(self)).index_add(0, self.episode[place], x[place])
 
     def mean(self, x: Tensor) -> Tensor:

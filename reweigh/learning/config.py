@@ -30,7 +30,7 @@ class LearnConfig:
     """What is maximised: an estimate of the policy's value with weights of all actions so far
     (weighted: self-normalised; doubly robust: with a value function as baseline), or, for long
     episodes, the clipped surrogate of single steps."""
-    min_ess: float = 0.4
+    min_ess: float = 0.5
     """Trust region: the least effective sample size of the weights, as a share of the episodes
     learnt from (of their steps, with the estimator step)."""
     max_kl: float = 1.0

@@ -1,19 +1,27 @@
-"""A value function of state and time: the baseline of what is learnt."""
+"""A value function of state and time: the baseline of what is learnt, and of the test."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reweigh.acting.policy import Flatten, OneHot, ValueFunction
 from reweigh.core.returns import reward_to_go
 from reweigh.data.batch import Batch
+from reweigh.learning.division import Part
 
 _MOST_CLASSES = 10_000
+_MOST_NUMBERS = 1 << 24
+_RATE = 1e-2
+_LEAST_UPDATES = 64
+_MINIBATCH = (64, 2048)
+_MOST_PASSES, _PATIENCE = 50, 3
 
 
 class Critic(nn.Module):
-    """`V(s, t)`, the value of what is left of an episode: `acting.policy.ValueFunction`, told time.
+    """`V(s, t)`, what the behaviour gets in the rest of an episode: a `ValueFunction`, told time.
 
     Values count up to where logged episodes end, and so depend on how much of them is left.
     Observations are one-hot if they are numbers that count from 0, and standardised otherwise.
@@ -34,33 +42,87 @@ class Critic(nn.Module):
         super().__init__()
         seen = batch.observations
         self.horizon = batch.segments.most_steps
+        self.discount = discount
         self.classes = 0
         if seen.ndim == 1 and not seen.is_floating_point() and int(seen.min()) >= 0:
-            self.classes = min(int(seen.max()) + 2, _MOST_CLASSES)
-        encoded = self._encode(seen)
-        size = encoded.shape[1]
-        units = (encoded.new_zeros(size), encoded.new_ones(size))
+            self.classes = min(int(seen.max()) + 1, _MOST_CLASSES)
+        mean, deviation = torch.zeros(()), torch.ones(())
         if not self.classes:
-            deviation = encoded.std(0, correction=0)
-            units = encoded.mean(0), torch.where(deviation > 0, deviation, 1.0)
-        self.register_buffer("mean", units[0])
-        self.register_buffer("deviation", units[1])
+            numbers = seen.reshape(len(seen), -1).double()
+            mean, deviation = numbers.mean(0), numbers.std(0, correction=0)
+            deviation = torch.where(deviation > 0, deviation, 1.0)
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        self.size = 1 + (self.classes or mean.numel())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.value = ValueFunction((size + 1,), 0, hidden)
-        self.value.standardise(reward_to_go(batch.rewards, batch.segments, discount=discount))
+            self.value = ValueFunction((self.size,), 0, hidden)
+        self.value.standardise(self.targets(batch))
 
-    def _encode(self, observations: Tensor) -> Tensor:
-        if not self.classes:
-            return Flatten()(observations)
-        return OneHot(self.classes)(observations.clamp(0, self.classes - 1))
+    def targets(self, batch: Batch) -> Tensor:
+        """Discounted logged rewards-to-go, `[S]` float32: the behaviour's continuation."""
+        return reward_to_go(batch.rewards, batch.segments, discount=self.discount).float()
 
+    def at(self, batch: Batch, steps: Tensor) -> Tensor:
+        """Values of some steps of a batch, `[B]` float32."""
+        seen, time = batch.observations[steps], batch.segments.time[steps]
+        if self.classes:
+            encoded = OneHot(self.classes)(seen.clamp(0, self.classes - 1))
+        else:
+            # float64: what varies little around a large number would vanish in float32.
+            encoded = Flatten()((seen.reshape(len(seen), -1).double() - self.mean) / self.deviation)
+        share = (time / self.horizon).unsqueeze(1).float()
+        return self.value(torch.cat([encoded, share], 1))
+
+    @torch.no_grad()
     def forward(self, batch: Batch) -> Tensor:
-        """Values of all steps of a batch, `[S]` float32."""
-        seen = (self._encode(batch.observations) - self.mean) / self.deviation
-        time = (batch.segments.time / self.horizon).unsqueeze(1).float()
-        return self.value(torch.cat([seen, time], 1))
+        """Values of all steps of a batch, `[S]` float64, constants."""
+        steps = torch.arange(len(batch)).split(max(_MOST_NUMBERS // self.size, 1))
+        return torch.cat([self.at(batch, some) for some in steps]).double()
 
-    def loss(self, values: Tensor, targets: Tensor) -> Tensor:
-        """Half the mean squared error, in units of the returns' variance."""
-        return 0.5 * ((values - targets) / self.value.deviation).square().mean()
+
+def fitted_critic(
+    training: Part, validation: Part, *, discount: float, hidden: Sequence[int], seed: int
+) -> Critic:
+    """The value function of the behaviour, by least squares: Adam, until others fit no better.
+
+    Args:
+        training: The episodes it is fitted to.
+        validation: Those by which it stops, lest it know the returns of the first by heart.
+        discount: γ.
+        hidden: Widths of the tanh layers.
+        seed: Of its weights and minibatches.
+    """
+    critic = Critic(next(training.batches()), discount=discount, hidden=hidden, seed=seed)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=_RATE)
+    best, least, since = deepcopy(critic), _error(critic, validation), 0
+    for number in range(_MOST_PASSES):
+        for batch in training.batches():
+            targets = critic.targets(batch)
+            for steps in _minibatches(len(batch), seed, number):
+                error = (critic.at(batch, steps) - targets[steps]) / critic.value.deviation
+                optimiser.zero_grad()
+                error.square().mean().backward()
+                optimiser.step()
+        error, since = _error(critic, validation), since + 1
+        if error < least:
+            best, least, since = deepcopy(critic), error, 0
+        if since == _PATIENCE:
+            break
+    return best
+
+
+def _minibatches(steps: int, *seed: int) -> Iterator[Tensor]:
+    """The steps of a batch in random order, some at a time."""
+    entropy = np.random.SeedSequence([*seed, steps]).generate_state(1)
+    order = torch.randperm(steps, generator=torch.Generator().manual_seed(int(entropy[0])))
+    return iter(order.split(int(np.clip(steps / _LEAST_UPDATES, *_MINIBATCH))))
+
+
+def _error(critic: Critic, part: Part) -> float:
+    """Mean squared error on all steps of a part."""
+    total = count = 0.0
+    for batch in part.batches():
+        total += float((critic(batch) - critic.targets(batch)).square().sum())
+        count += len(batch)
+    return total / count

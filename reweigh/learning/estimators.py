@@ -132,20 +132,6 @@ def step(
     return -loss(clipped_ratio(sample.log_ratios, discounted, segments, clip=clip), segments)
 
 
-def targets(sample: Sample, values: Tensor, *, trace_lambda: float = 0.95) -> Tensor:
-    """What a value function is fitted to, `[S]` float32: V-trace's targets, 0 after the end."""
-    after = torch.zeros(len(sample), dtype=torch.float64)
-    return vtrace(
-        sample.rewards,
-        values,
-        after,
-        sample.log_ratios.detach(),
-        sample.segments,
-        discount=sample.discount,
-        trace_lambda=trace_lambda,
-    ).targets.float()
-
-
 def _differences(sample: Sample, values: Tensor) -> Tensor:
     """`γ^t δ_t`, `[S]`."""
     after = torch.zeros(len(sample), dtype=torch.float64)

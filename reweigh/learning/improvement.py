@@ -122,8 +122,7 @@ def _with_values(
     if critic is None:
         return terms(sample, torch.zeros_like(sample.rewards))
     assert sample.batch is not None, "made of a batch"
-    with torch.no_grad():
-        return terms(sample, critic(sample.batch).double())
+    return terms(sample, critic(sample.batch))
 
 
 class _Answers(NamedTuple):

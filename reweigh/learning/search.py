@@ -9,7 +9,7 @@ from torch import nn
 
 from reweigh.core.returns import reward_to_go
 from reweigh.learning.config import LearnConfig
-from reweigh.learning.critic import Critic
+from reweigh.learning.critic import Critic, fitted_critic
 from reweigh.learning.division import Division
 from reweigh.learning.estimators import ESTIMATORS
 from reweigh.learning.improvement import Gain, as_if, gain, least, predicted_bound, weight_doubts
@@ -20,7 +20,6 @@ from reweigh.learning.region import Distance, measure
 _HALVINGS = 3
 _FASTER, _SLOWER = 4.0, 0.5
 _HIGHEST_RATE = 0.1
-_CRITIC_PASSES = 5
 
 
 class Search:
@@ -31,7 +30,7 @@ class Search:
 
     Attributes:
         candidate: the best policy; None as long as none is better than the behaviour.
-        critic: the value function that belongs to it, if the estimator has one.
+        critic: the behaviour's value function, if the estimator takes one.
         began: how far the policy was from the behaviour at first.
     """
 
@@ -51,7 +50,6 @@ class Search:
         self.division, self.test, self.config = division, test, config
         self.estimator = ESTIMATORS[config.estimator]
         self.candidate: nn.Module | None = None
-        self.critic: Critic | None = None
         self.deviation = self._deviation()
         self.best_bound = 0.0
         self.highest_bound, self.rose, self.halved = -math.inf, 0, 0
@@ -63,9 +61,8 @@ class Search:
                 f"and a divergence of {self.began.kl:.3g} nats per step, so it is far from what "
                 "sampled the log; begin with the policy that did, or give none, and it is estimated"
             )
-        self.learner = Learner.create(deepcopy(policy), self._new_critic())
-        for number in range(_CRITIC_PASSES if self.learner.critic is not None else 0):
-            self._pass(0, number, policy_too=False)
+        self.critic = self._fitted_critic() if self.estimator.critic else None
+        self.learner = Learner.create(deepcopy(policy))
         self.good = deepcopy(self.learner)
         self.clock = time.perf_counter()
 
@@ -127,14 +124,13 @@ class Search:
         if best:
             self.best_bound = bound
             self.candidate = deepcopy(self.learner.policy)
-            self.critic = deepcopy(self.learner.critic)
         return best
 
     def _gain(self) -> Gain:
         return gain(
             self.division.validation,
             self.learner.policy,
-            self.learner.critic,
+            self.critic,
             discount=self.config.discount,
             level=self.config.level,
         )
@@ -144,16 +140,16 @@ class Search:
             self.division.training, policy, self.estimator, discount=self.config.discount
         )
 
-    def _pass(self, *seed: int, policy_too: bool = True) -> float:
+    def _pass(self, number: int) -> float:
         return learn_pass(
             self.learner,
             self.division.training,
-            self.estimator,
+            self.estimator.objective,
+            self.critic,
             discount=self.config.discount,
             unit=1.0 if self.estimator.of_steps else self.deviation,
             count=self.config.minibatches,
-            seed=(self.config.seed, *seed),
-            policy_too=policy_too,
+            seed=(self.config.seed, number),
         )
 
     def _deviation(self) -> float:
@@ -163,9 +159,11 @@ class Search:
         returns = rewards[first.segments.is_first]
         return max(float(returns.std(correction=0)), 1e-3)
 
-    def _new_critic(self) -> Critic | None:
-        if not self.estimator.critic:
-            return None
-        first = next(self.division.training.batches())
-        config = self.config
-        return Critic(first, discount=config.discount, hidden=config.hidden, seed=config.seed)
+    def _fitted_critic(self) -> Critic:
+        return fitted_critic(
+            self.division.training,
+            self.division.validation,
+            discount=self.config.discount,
+            hidden=self.config.hidden,
+            seed=self.config.seed,
+        )

@@ -13,7 +13,7 @@ MUTATIONS = [
     (WORDING, "if e.believable and math.isfinite(e.standard_error)", "if e.believable"),
     (WORDING, "        [e for e in believable if e.method in SELF_NORMALISED],\n", ""),
     (WORDING, "        [e for e in believable if e.method != FROM_BELOW],\n", ""),
-    (WORDING, "if estimate.low > own.high", "if estimate.value > own.high"),
+    (WORDING, "if estimate.low - own.high > rounding", "if estimate.value > own.high"),
     (WORDING, "estimate.high < own.low", "estimate.high < own.value"),
     (WORDING, 'where == "below" and chosen.method == FROM_BELOW', "False"),
     (WORDING, "if _estimated(evaluation):\n        shown", "if False:\n        shown"),
