@@ -14,7 +14,7 @@ MUTATIONS = [
     (WORDING, "        [e for e in believable if e.method in SELF_NORMALISED],\n", ""),
     (WORDING, "        [e for e in believable if e.method != FROM_BELOW],\n", ""),
     (WORDING, "if estimate.low - own.high > rounding", "if estimate.value > own.high"),
-    (WORDING, "estimate.high < own.low", "estimate.high < own.value"),
+    (WORDING, "own.low - estimate.high > rounding", "own.value > estimate.high"),
     (WORDING, 'where == "below" and chosen.method == FROM_BELOW', "False"),
     (WORDING, "if _estimated(evaluation):\n        shown", "if False:\n        shown"),
     (
