@@ -157,6 +157,6 @@ def test_student_t(differ):
 
 
 def evidence(x):
-    terms = Terms(torch.from_numpy(x))
+    terms = Terms(torch.from_numpy(x), maximum_weight=1.0)
     whole = totals(terms)
     return Evidence(float(whole.value), influence(terms, whole), lambda: [terms])

@@ -187,13 +187,13 @@ def test_the_test_episodes_have_no_say_in_what_is_learnt_or_chosen():
 
 
 def test_the_validation_episodes_choose_and_teach_nothing():
-    worse = altered(1, sign=-1)
-    chosen, epochs = fingerprint(learnt_from(worse, patience=100, epochs=12))
-    expected, steps = fingerprint(learnt_from(patience=100, epochs=12))
+    options = {"estimator": "weighted_per_decision", "patience": 100, "epochs": 12}
+    chosen, epochs = fingerprint(learnt_from(altered(1, sign=-1), **options))
+    expected, steps = fingerprint(learnt_from(**options))
     assert epochs == steps
     assert chosen is None
     assert expected is not None
-    assert fingerprint(learnt_from(altered(0), epochs=12))[1] != steps
+    assert fingerprint(learnt_from(altered(0), **options))[1] != steps
 
 
 def test_the_chosen_policy_is_the_last_one_said_to_be_best():

@@ -42,9 +42,10 @@ class LearnConfig:
     minibatches: int = 4
     """Minibatches in a pass: one step of Adam each; of large logs, in every 500,000 steps."""
     patience: int = 10
-    """Stop after so many epochs without a better lower bound on the validation episodes."""
+    """Stop after so many epochs in which the lower bound on the validation episodes has not risen
+    above all before."""
     hidden: tuple[int, ...] = (64, 64)
-    """Widths of the tanh layers of the value function, and of a behaviour that is estimated."""
+    """Widths of the tanh layers of the value function."""
     threads: int = 1
     """Threads of PyTorch's operations; small networks are fastest with 1."""
 
