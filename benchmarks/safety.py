@@ -213,7 +213,9 @@ def main() -> None:
     parser.add_argument("--estimator", default=LearnConfig.estimator)
     parser.add_argument("--min-ess", type=float, default=LearnConfig.min_ess)
     asked = parser.parse_args()
-    config = LearnConfig(estimator=asked.estimator, min_ess=asked.min_ess, hidden=(32,), minibatches=2)
+    config = LearnConfig(
+        estimator=asked.estimator, min_ess=asked.min_ess, hidden=(32,), minibatches=2
+    )
     print(
         "| problem | logs | improvement claimed | claimed and true | share of the gain | epochs | |"
     )
