@@ -31,7 +31,7 @@ from reweigh.evaluation.importance import weighted_per_decision
 from reweigh.evaluation.intervals import student_t
 from reweigh.evaluation.sample import Sample
 
-EPISODES_AT_ONCE = 1000
+EPISODES_AT_ONCE = 2000
 LISTS = ("rewards", "log_probs_target", "log_probs_behaviour")
 
 
