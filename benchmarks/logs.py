@@ -31,7 +31,7 @@ from reweigh.evaluation.importance import weighted_per_decision
 from reweigh.evaluation.intervals import student_t
 from reweigh.evaluation.sample import Sample
 
-EPISODES_AT_ONCE = 2000
+EPISODES_AT_ONCE = 1000
 LISTS = ("rewards", "log_probs_target", "log_probs_behaviour")
 
 
@@ -61,7 +61,7 @@ def write(path: Path, steps: int, seed: int = 0) -> None:
 
 def read(path: Path) -> Iterator[Sample]:
     """The file's episodes, some at a time."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for group in range(file.num_row_groups):
             (rows,) = file.read_row_group(group).to_batches()
             flat = {name: torch.from_dlpack(rows.column(name).flatten()) for name in LISTS}

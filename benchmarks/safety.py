@@ -193,14 +193,18 @@ def row(name: str, found: list[Case], problem: Problem) -> str:
     """A line of the table."""
     shown = np.array([c.shown for c in found])
     gains = np.array([c.gain for c in found])
-    possible = problem.value() - problem.behaviour_value()
-    given = gains[shown].mean() / possible if possible > 1e-3 and shown.any() else math.nan
-    share, better = shown.mean(), (shown & (gains > 0)).mean()
+    share = shown.mean()
     error = math.sqrt(share * (1 - share) / len(found))
+    true = given = "-"
+    if name not in EVERY_CLAIM_IS_FALSE:
+        true = f"{(shown & (gains > 0)).mean():.1%}"
+        possible = problem.value() - problem.behaviour_value()
+        given = f"{gains[shown].mean() / possible:.0%}" if shown.any() else "-"
     reasons = ", ".join(f"{n} {why}" for why, n in Counter(c.reason for c in found).most_common())
+    epochs = np.mean([c.epochs for c in found])
     return (
-        f"| {name} | {len(found)} | {share:.1%} ± {error:.1%} | {better:.1%} | {given:.0%} "
-        f"| {np.mean([c.epochs for c in found]):.0f} | {reasons} |"
+        f"| {name} | {len(found)} | {share:.1%} ± {error:.1%} | {true} | {given} | {epochs:.0f} "
+        f"| {reasons} |"
     )
 
 

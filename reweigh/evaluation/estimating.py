@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from reweigh.core.diagnostics import WeightReading, doubts, read, weight_health
+from reweigh.core.diagnostics import WeightReading, doubts, merge_health, read, weight_health
 from reweigh.evaluation.estimates import Estimate
 from reweigh.evaluation.intervals import ConfidenceInterval, Evidence
 from reweigh.evaluation.parallel import ordered_map
@@ -22,6 +22,8 @@ MODELLED = (
     "It rests on a model that was fitted to the log, and no weight tells whether that is right."
 )
 """What speaks against every estimate that a model of states stands behind."""
+
+_AT_ONCE = 100_000
 
 Parts = Callable[[], Iterator[Sample]]
 """Gives the parts of a sample, the same ones each time it is called."""
@@ -154,7 +156,7 @@ class _Asked:
         )
         low, high = interval(evidence, level)
         weights = torch.cat(self.diagnosed) if self.diagnosed else None
-        reading = None if weights is None else read(weight_health(weights)).total
+        reading = None if weights is None else _reading(weights)
         return Estimate(
             method=name,
             value=evidence.value,
@@ -176,3 +178,8 @@ class _Asked:
             return modelled
         a_step_each = reading.sample_size + reading.undefined > episodes
         return (*doubts(reading, unit="steps" if a_step_each else "episodes"), *modelled)
+
+
+def _reading(log_weights: Tensor) -> WeightReading:
+    """Of all weights; records of some at a time, since one takes many numbers a weight."""
+    return read(reduce(merge_health, map(weight_health, log_weights.split(_AT_ONCE)))).total
