@@ -97,6 +97,18 @@ def test_doubts():
     assert "mean weight is" in " ".join(off["per_decision"].warnings)
 
 
+def test_weights_that_are_cut_leave_an_interval_of_something_else():
+    s = sample([3, 1, 4, 2, 5] * 80, 8)
+    largest = float(s.log_trajectory.exp().max())
+    for maximum, cut in ((largest / 2, True), (largest * 1.001, False)):
+        methods = {"truncated": partial(importance.truncated, lowest_return=-100, maximum=maximum)}
+        for sizes in ([400], [150, 250]):
+            said = " ".join(ask(parts_of(s, sizes), methods).estimates["truncated"].warnings)
+            count = int((s.log_trajectory.exp() > maximum).sum())
+            assert (f"{count} of 400 weights were cut to {maximum:g}" in said) == cut
+            assert ("only its lower end bounds the value" in said) == cut
+
+
 def test_profiles_of_parts_are_that_of_the_whole():
     s = sample([3, 1, 4, 2, 5, 9], 8, spread=2.0)
     whole = WeightProfile.of(s)

@@ -43,8 +43,8 @@ def skewed(count: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
-def test_student_t_and_normal_are_scipys(level):
-    x = skewed(17)
+def test_student_t_and_normal_are_scipys_where_the_variance_is_known_well(level):
+    x = np.random.default_rng(0).uniform(size=17)
     spread = {"loc": x.mean(), "scale": stats.sem(x)}
     found = student_t(mean_of(x), level)
     assert found == pytest.approx(stats.t.interval(level, 16, **spread), rel=1e-12)
@@ -53,13 +53,31 @@ def test_student_t_and_normal_are_scipys(level):
     )
 
 
-def test_the_standard_error_of_a_ratio_is_that_of_the_delta_method():
+def test_student_t_has_the_degrees_of_freedom_that_the_variance_has():
+    x = skewed(17)
+    freedom = 2 * 17 / (stats.kurtosis(x, fisher=False) - 1)
+    assert 2 < freedom < 10
+    expected = stats.t.interval(0.95, freedom, loc=x.mean(), scale=stats.sem(x))
+    assert student_t(mean_of(x), 0.95) == pytest.approx(expected, rel=1e-12)
+    for moved in (x + 1e3, 5 * x):
+        again = student_t(mean_of(moved), 0.95)
+        half = (again.high - again.low) / 2
+        expected = stats.t.ppf(0.975, freedom) * stats.sem(moved)
+        assert half == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_standard_error_of_a_ratio_is_that_of_the_jackknife():
     s = sample([1] * 200, 3)
     terms = importance.weighted_importance_sampling(s)
     w = s.log_trajectory.exp().numpy()
-    x, ratio = w * s.returns.numpy(), float(totals(terms).value)
-    by_hand = math.sqrt(((x - ratio * w) ** 2).sum() / (len(w) * (len(w) - 1))) / w.mean()
-    assert evidence(terms).standard_error == pytest.approx(by_hand, rel=1e-12)
+    x = w * s.returns.numpy()
+    left_out = np.array([np.delete(x, i).sum() / np.delete(w, i).sum() for i in range(200)])
+    by_hand = math.sqrt(199 * left_out.var())
+    assert evidence(terms).standard_error == pytest.approx(by_hand, rel=1e-10)
+    # On many episodes of even weights it is that of the delta method.
+    ratio = float(totals(terms).value)
+    delta = math.sqrt(((x - ratio * w) ** 2).sum() / (len(w) * (len(w) - 1))) / w.mean()
+    assert by_hand == pytest.approx(delta, rel=0.005)
 
 
 @pytest.mark.parametrize("method", ["percentile", "BCa"])

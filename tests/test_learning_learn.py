@@ -66,7 +66,7 @@ def test_episodes_of_many_lengths_that_terminate():
 def test_continuous_actions():
     """The gain of a linear policy, whose value follows from the Riccati recursion."""
     problem = linear_quadratic()
-    learnt = learnt_from(problem.sample(800, seed=0), problem=problem, hidden=(32,))
+    learnt = learnt_from(problem.sample(1600, seed=0), problem=problem, hidden=(32,))
     assert learnt.shown
     value = problem.value_of(learnt.policy.gain.detach().numpy())
     assert value - problem.behaviour_value() > 0.2

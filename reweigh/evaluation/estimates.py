@@ -12,7 +12,7 @@ class Estimate:
     """The estimator's name."""
     value: float
     standard_error: float
-    """Of the value, by linearisation; NaN where there is a single episode."""
+    """Of the value, by the jackknife; NaN where there is a single episode."""
     low: float
     high: float
     """The confidence interval."""

@@ -110,6 +110,7 @@ class _Asked:
         self.whole: Totals | None = None
         self.only: Terms | None = None  # of the first part, until there is a second
         self.refitted = False
+        self.maximum_weight = math.inf
         self.diagnosed: list[Tensor] = []
         self.influences: list[Tensor] = []
 
@@ -130,6 +131,7 @@ class _Asked:
         self.only = look.terms if self.whole is None else None
         self.whole = look.totals if self.whole is None else merge(self.whole, look.totals)
         self.refitted = look.terms.refitted
+        self.maximum_weight = look.terms.maximum_weight
         if look.terms.diagnosed is not None:
             self.diagnosed.append(look.terms.diagnosed)
 
@@ -169,15 +171,28 @@ class _Asked:
             weights=0 if reading is None else reading.sample_size,
             k_hat=math.nan if reading is None else reading.k_hat,
             k_hat_threshold=math.nan if reading is None else reading.k_hat_threshold,
-            warnings=self._warnings(reading, episodes),
+            warnings=self._warnings(weights, reading, episodes),
         )
 
-    def _warnings(self, reading: WeightReading | None, episodes: int) -> tuple[str, ...]:
+    def _warnings(
+        self, log_weights: Tensor | None, reading: WeightReading | None, episodes: int
+    ) -> tuple[str, ...]:
         modelled = (MODELLED,) if self.refitted else ()
-        if reading is None:
+        if log_weights is None or reading is None:
             return modelled
         a_step_each = reading.sample_size + reading.undefined > episodes
-        return (*doubts(reading, unit="steps" if a_step_each else "episodes"), *modelled)
+        about_weights = doubts(reading, unit="steps" if a_step_each else "episodes")
+        return (*about_weights, *self._cut(log_weights), *modelled)
+
+    def _cut(self, log_weights: Tensor) -> tuple[str, ...]:
+        """What the weights that exceed the largest one allowed do to the interval."""
+        cut = int((log_weights > math.log(self.maximum_weight)).sum())
+        if not cut:
+            return ()
+        return (
+            f"{cut} of {len(log_weights)} weights were cut to {self.maximum_weight:g}: the "
+            "estimate leans low, and only its lower end bounds the value.",
+        )
 
 
 def _reading(log_weights: Tensor) -> WeightReading:

@@ -59,10 +59,10 @@ ConfidenceInterval = Callable[[Evidence, float], Interval]
 
 
 def normal(evidence: Evidence, level: float) -> Interval:
-    """`V̂ ± z SE`, with the standard error of the linearised estimate.
+    """`V̂ ± z SE`, with the standard error of the jackknife (`terms.influence`).
 
-    For a ratio of means the linearisation counts the error of the normaliser too (the delta method;
-    Owen 2013, section 9.2). Right as N grows; on few or heavily weighted episodes too narrow.
+    For a ratio of means the pseudo-values count the error of the normaliser too. Right as N grows;
+    on few or heavily weighted episodes too narrow.
 
     Raises:
         ValueError: A level outside (0, 1).
@@ -72,18 +72,29 @@ def normal(evidence: Evidence, level: float) -> Interval:
 
 
 def student_t(evidence: Evidence, level: float) -> Interval:
-    """`V̂ ± t SE`, with Student's quantile at `N - 1` degrees of freedom.
+    """`V̂ ± t SE`, with Student's quantile at the degrees of freedom that the variance has.
 
-    As `normal`, with an allowance for the standard error's own error: exact for the mean of normal
-    terms, and the wider of the two on any sample.
+        ν = min(N - 1, 2 N m_2² / (m_4 - m_2²)),    m_k = mean of (e_i - ē)^k
+
+    Satterthwaite 1946: `2 σ⁴ / Var(s²)`, with the variance that `s²` has by the fourth moment. `N -
+    1` for normal terms and lighter tails; few where a few terms make up the variance, since it is
+    then a guess. Never narrower than `normal`.
 
     Raises:
         ValueError: A level outside (0, 1).
     """
     _require_level(level)
-    freedom = len(evidence.influence) - 1
+    freedom = _freedom(evidence.influence)
     t = float(stdtrit(freedom, (1 + level) / 2)) if freedom else math.nan
     return _symmetric(evidence, t)
+
+
+def _freedom(influence: Tensor) -> float:
+    """The degrees of freedom of the variance of `[N]` terms; 0 of a single one."""
+    squares = (influence - influence.mean()).square()
+    variance, spread = float(squares.mean()), float(squares.var(correction=0))
+    most = len(influence) - 1
+    return min(most, 2 * len(influence) * variance**2 / spread) if spread > 0 else most
 
 
 def bootstrap(

@@ -19,6 +19,13 @@ from reweigh.core.scan import linear_recurrence
 from reweigh.core.segments import Segments
 from reweigh.core.weights import log_sum_by_time
 
+_ALL_BUT = 1e-8
+_SMALL = 0.01
+_POWERS = 8
+"""Of a share up to `_SMALL`: the rest of the series is below the rounding."""
+_CELLS = 4_000_000
+"""Numbers of a table that are held at once."""
+
 
 class Weighted(NamedTuple):
     """Values that are averaged by their weights, at each time over all episodes."""
@@ -117,12 +124,16 @@ def merge(first: Totals, second: Totals) -> Totals:
 
 
 def influence(terms: Terms, whole: Totals) -> Tensor:
-    """What each unit contributes, `[N]`: the estimate's linearisation, with the estimate as mean.
+    """What each unit contributes, `[N]`: the jackknife's pseudo-values, `N V̂ - (N - 1) V̂_{-i}`.
 
-        e_i = x_i + Σ_t [R_t + N w_it (v_it - R_t) / Σ_j w_jt],    R_t the weighted mean at t
+        e_i = x_i + Σ_t [R_t + (N - 1) h_it (v_it - R_t) / (1 - h_it)],    h_it = w_it / Σ_j w_jt
 
-    The delta method for a sum of ratios of means (Owen 2013, section 9.2): the estimate's standard
-    error is that of the mean of the `e_i`. For a mean alone they are `x_i`.
+    with `R_t` the weighted mean at t and `V̂_{-i}` the estimate without unit i, in closed form; the
+    estimate's standard error is that of the mean of the `e_i` (Tukey 1958; Efron and Tibshirani
+    1993, section 11.5). For a mean alone they are `x_i`. To first order in h they are the delta
+    method's, which is too small where few units hold the weight: the mean follows those, and hardly
+    differs from their values. Of a unit with all the weight but 1e-8 nothing can be said, and it
+    counts as one with that much less.
 
     Args:
         terms: Of the sample, or of a part of it.
@@ -132,13 +143,11 @@ def influence(terms: Terms, whole: Totals) -> Tensor:
         return terms.plain
     values, log_weights, segments = terms.weighted
     shares = _shares(log_weights, whole.log_sums, segments)
-    alive = shares * (segments.fill(values) - whole.ratios[segments.time])
-    # Once an episode has ended, w (0 - R_t) / Σ w goes on: the sum over the times that it misses.
-    scaled, log_scale = _missed(whole)
-    scaled, log_scale = scaled[segments.lengths], log_scale[segments.lengths]
-    # No weight exceeds the sums that it is part of, and so nothing overflows here.
-    missed = torch.where(scaled == 0, 0.0, (segments.last(log_weights) + log_scale).exp()) * scaled
-    return terms.plain + whole.ratios.sum() + whole.units * (segments.total(alive) - missed)
+    away = segments.fill(values) - whole.ratios[segments.time]
+    alive = segments.total(_odds(shares) * away)
+    # Once an episode has ended its last weight goes on, with value 0, at the times that it misses.
+    others = alive - _missed(segments.last(log_weights), segments.lengths, whole)
+    return terms.plain + whole.ratios.sum() + (whole.units - 1) * others
 
 
 def _shares(log_weights: Tensor, log_sums: Tensor, segments: Segments) -> Tensor:
@@ -147,16 +156,47 @@ def _shares(log_weights: Tensor, log_sums: Tensor, segments: Segments) -> Tensor
     return segments.fill((log_weights - log_sums[segments.time]).exp())
 
 
-def _missed(whole: Totals) -> tuple[Tensor, Tensor]:
-    """`Σ_{t≥L} R_t / Σ_j w_jt` for `L` from 0 to `T`, scaled, and the scale's logarithm."""
-    log_inverse = torch.where(whole.ratios == 0, -torch.inf, -whole.log_sums)
-    log_scale = log_inverse.flip(0).cummax(0).values.flip(0)
+def _odds(shares: Tensor) -> Tensor:
+    """`h / (1 - h)`: a weight beside those of all others."""
+    return shares / (1 - shares).clamp(min=_ALL_BUT)
+
+
+def _missed(log_weights: Tensor, lengths: Tensor, whole: Totals) -> Tensor:
+    """`[N]`: `Σ_{t≥L} R_t h_t / (1 - h_t)`, with `h_t = w / Σ_j w_jt`, for each `w` and `L`.
+
+    As a power series in h, whose sums over t are the same for all `w`; the few units with a large h
+    are added up time by time.
+    """
+    missed = torch.zeros_like(log_weights)
+    for power, (scaled, log_scale) in enumerate(zip(*_tails(whole), strict=True), 1):
+        # No weight exceeds the sums that it is part of, and so nothing overflows here.
+        scaled, exponent = scaled[lengths], power * log_weights + log_scale[lengths]
+        missed += torch.where(scaled == 0, 0.0, exponent.exp() * scaled)
+    relevant = torch.where(whole.ratios == 0, torch.inf, whole.log_sums)
+    least = torch.cat(
+        [relevant.flip(0).cummin(0).values.flip(0), relevant.new_full((1,), torch.inf)]
+    )
+    large = (log_weights - least[lengths] > math.log(_SMALL)).nonzero().squeeze(1)
+    time = torch.arange(len(whole.ratios))
+    for some in large.split(max(_CELLS // max(len(time), 1), 1)):
+        shares = (log_weights[some].unsqueeze(1) - relevant).clamp(max=0.0).exp()
+        late = time >= lengths[some].unsqueeze(1)
+        missed[some] = torch.where(late, _odds(shares) * whole.ratios, 0.0).sum(1)
+    return missed
+
+
+def _tails(whole: Totals) -> tuple[Tensor, Tensor]:
+    """`Σ_{t≥L} R_t / (Σ_j w_jt)^k`, `[k, L]` for `L` from 0 to `T`, scaled, and the scale's log."""
+    powers = torch.arange(1, _POWERS + 1, dtype=torch.float64).unsqueeze(1)
+    log_inverse = torch.where(whole.ratios == 0, -torch.inf, -powers * whole.log_sums)
+    log_scale = log_inverse.flip(1).cummax(1).values.flip(1)
     log_scale = torch.where(log_scale == -torch.inf, 0.0, log_scale)
-    log_scale = torch.cat([log_scale, log_scale.new_zeros(1)])
-    times = Segments.packed([len(whole.ratios)])
-    decay = (log_scale[1:] - log_scale[:-1]).clamp(max=0.0).exp()
-    scaled = linear_recurrence(whole.ratios * (log_inverse - log_scale[:-1]).exp(), decay, times)
-    return torch.cat([scaled, scaled.new_zeros(1)]), log_scale
+    log_scale = torch.cat([log_scale, log_scale.new_zeros(_POWERS, 1)], 1)
+    times = Segments.packed([len(whole.ratios)] * _POWERS)
+    decay = (log_scale[:, 1:] - log_scale[:, :-1]).clamp(max=0.0).exp()
+    terms = whole.ratios * (log_inverse - log_scale[:, :-1]).exp()
+    scaled = linear_recurrence(terms.flatten(), decay.flatten(), times).view(_POWERS, -1)
+    return torch.cat([scaled, scaled.new_zeros(_POWERS, 1)], 1), log_scale
 
 
 def _prolonged(part: Totals, times: int) -> Tensor:

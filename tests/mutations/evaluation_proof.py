@@ -34,7 +34,7 @@ MUTATIONS = [
         "alive.reshape(groups, times)",
     ),
     # Their part of the error is forgotten.
-    ("evaluation/terms.py", "(segments.total(alive) - missed)", "segments.total(alive)"),
+    ("evaluation/terms.py", "alive - _missed(", "alive - 0 * _missed("),
     (ROBUST, "left = left + sample.discount * segments.next", "left = left + segments.next"),
     (
         ROBUST,
