@@ -226,13 +226,15 @@ class Segments:
     @cached_property
     def is_last(self) -> Tensor:
         """`[S]` bool: the last existing step of each episode."""
-        here = torch.arange(self.size, device=self.mask.device)
-        return self.inside & (self._neighbours[1] == here)
+        return torch.zeros_like(self.mask).index_fill(0, self._last_steps, True)
 
     @cached_property
     def _last_steps(self) -> Tensor:
         """Positions of the last existing steps."""
-        return self.is_last.nonzero().squeeze(1)
+        owner = self.episode[self.existing]
+        ends = torch.ones_like(owner, dtype=torch.bool)
+        ends[:-1] = owner[1:] != owner[:-1]
+        return self.existing[ends]
 
     @cached_property
     def time(self) -> Tensor:
