@@ -10,6 +10,7 @@ from this form and is written once, for all of them.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import torch
@@ -78,7 +79,8 @@ class Terms:
         )
 
 
-class Totals(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Totals:
     """What the estimate is computed from: it merges exactly over the parts of a sample."""
 
     units: int
@@ -94,6 +96,20 @@ class Totals(NamedTuple):
     def value(self) -> Tensor:
         """Scalar: the estimate."""
         return self.plain + self.ratios.sum()
+
+    @cached_property
+    def tails(self) -> tuple[Tensor, Tensor]:
+        """`Σ_{t≥L} R_t / (Σ_j w_jt)^k`, `[k, L]` for `L` from 0 to `T`, and its log-scale."""
+        powers = torch.arange(1, _POWERS + 1, dtype=torch.float64).unsqueeze(1)
+        log_inverse = torch.where(self.ratios == 0, -torch.inf, -powers * self.log_sums)
+        log_scale = log_inverse.flip(1).cummax(1).values.flip(1)
+        log_scale = torch.where(log_scale == -torch.inf, 0.0, log_scale)
+        log_scale = torch.cat([log_scale, log_scale.new_zeros(_POWERS, 1)], 1)
+        times = Segments.packed([len(self.ratios)] * _POWERS)
+        decay = (log_scale[:, 1:] - log_scale[:, :-1]).clamp(max=0.0).exp()
+        terms = self.ratios * (log_inverse - log_scale[:, :-1]).exp()
+        scaled = linear_recurrence(terms.flatten(), decay.flatten(), times).view(_POWERS, -1)
+        return torch.cat([scaled, scaled.new_zeros(_POWERS, 1)], 1), log_scale
 
 
 def totals(terms: Terms) -> Totals:
@@ -168,7 +184,7 @@ def _missed(log_weights: Tensor, lengths: Tensor, whole: Totals) -> Tensor:
     are added up time by time.
     """
     missed = torch.zeros_like(log_weights)
-    for power, (scaled, log_scale) in enumerate(zip(*_tails(whole), strict=True), 1):
+    for power, (scaled, log_scale) in enumerate(zip(*whole.tails, strict=True), 1):
         # No weight exceeds the sums that it is part of, and so nothing overflows here.
         scaled, exponent = scaled[lengths], power * log_weights + log_scale[lengths]
         missed += torch.where(scaled == 0, 0.0, exponent.exp() * scaled)
@@ -183,20 +199,6 @@ def _missed(log_weights: Tensor, lengths: Tensor, whole: Totals) -> Tensor:
         late = time >= lengths[some].unsqueeze(1)
         missed[some] = torch.where(late, _odds(shares) * whole.ratios, 0.0).sum(1)
     return missed
-
-
-def _tails(whole: Totals) -> tuple[Tensor, Tensor]:
-    """`Σ_{t≥L} R_t / (Σ_j w_jt)^k`, `[k, L]` for `L` from 0 to `T`, scaled, and the scale's log."""
-    powers = torch.arange(1, _POWERS + 1, dtype=torch.float64).unsqueeze(1)
-    log_inverse = torch.where(whole.ratios == 0, -torch.inf, -powers * whole.log_sums)
-    log_scale = log_inverse.flip(1).cummax(1).values.flip(1)
-    log_scale = torch.where(log_scale == -torch.inf, 0.0, log_scale)
-    log_scale = torch.cat([log_scale, log_scale.new_zeros(_POWERS, 1)], 1)
-    times = Segments.packed([len(whole.ratios)] * _POWERS)
-    decay = (log_scale[:, 1:] - log_scale[:, :-1]).clamp(max=0.0).exp()
-    terms = whole.ratios * (log_inverse - log_scale[:, :-1]).exp()
-    scaled = linear_recurrence(terms.flatten(), decay.flatten(), times).view(_POWERS, -1)
-    return torch.cat([scaled, scaled.new_zeros(_POWERS, 1)], 1), log_scale
 
 
 def _prolonged(part: Totals, times: int) -> Tensor:

@@ -13,8 +13,8 @@ MUTATIONS = [
     ("evaluation/terms.py", "whole.ratios.sum() + (whole.units - 1)", "(whole.units - 1)"),
     (
         "evaluation/terms.py",
-        "log_inverse = torch.where(whole.ratios == 0, -torch.inf, -powers * whole.log_sums)",
-        "log_inverse = -powers * whole.log_sums",
+        "log_inverse = torch.where(self.ratios == 0, -torch.inf, -powers * self.log_sums)",
+        "log_inverse = -powers * self.log_sums",
     ),
     ("evaluation/terms.py", "shares / (1 - shares).clamp(min=_ALL_BUT)", "shares"),
     ("evaluation/terms.py", "shares / (1 - shares).clamp(min=_ALL_BUT)", "shares / (1 - shares)"),
