@@ -165,6 +165,9 @@ def test_the_key_says_what_the_shares_are_of():
     assert "up to 0.17 for episodes, 0.67 for steps their mean" in said.key(
         evaluation(BEHAVIOUR, few, ESTIMATES[-1])
     )
+    assert "is (none: the largest are alike, or too few); up" not in words(printed(made))
+    tied = evaluation(BEHAVIOUR, replace(SURE, k_hat=INF))
+    assert "is (none: the largest are alike, or too few); up" in words(printed(tied))
     assert "k-hat:" not in printed(evaluation(BEHAVIOUR))
 
 
@@ -233,7 +236,7 @@ def test_names_are_printed_as_they_are():
 def test_nan_infinity_and_huge_numbers_are_shown_as_such():
     rows = cells(printed(evaluation(BEHAVIOUR, HUGE, LOST, OPEN)))
     assert rows["importance_sampling"][:3] == ["1.20e+30", "3.00e+29", "6.00e+29 to 1.80e+30"]
-    assert rows["per_decision"][:6] == ["-", "-", "-", "0", "0.0%", "inf"]
+    assert rows["per_decision"][:6] == ["-", "-", "-", "0", "0.0%", "none"]
     assert rows["truncated"][:3] == ["3.00", "inf", "-inf to inf"]
 
 

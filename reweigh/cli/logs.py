@@ -86,21 +86,19 @@ def evaluate(
     if page is not None:
         _require_writable(page)
     lowest_return = return_range[0] if return_range is not None else 0.0
+    steps = opened.summary().steps
     methods = {
-        **({**BY_PARTS, **ON_THE_WHOLE} if method else default_methods(opened.summary().steps)),
+        **({**BY_PARTS, **ON_THE_WHOLE} if method else default_methods(steps)),
         "truncated": partial(truncated, maximum=maximum_weight, lowest_return=lowest_return),
         **_mixtures(opened),
     }
     if interval in CONCENTRATION:
         methods = {name: methods[name] for name in OF_KNOWN_RANGE}
-    evaluation = evaluate_policy(
-        opened,
-        target,
-        discount=discount,
-        methods=_chosen(method, methods) if method else methods,
-        interval=made,
-        level=level,
-    )
+    asked = _chosen(method, methods) if method else methods
+    with Console(stderr=True).status(f"Asking {len(asked)} methods about {steps:,} steps"):
+        evaluation = evaluate_policy(
+            opened, target, discount=discount, methods=asked, interval=made, level=level
+        )
     for name in _chosen(method, methods):
         evaluation[name]  # refused if it was asked for and does not apply
     if page is not None:

@@ -22,8 +22,13 @@ def row(estimate: Estimate, decimals: int) -> tuple[str, ...]:
         error(estimate.standard_error, decimals),
         span(estimate, decimals),
         *size(estimate),
-        figure(estimate.k_hat, 2),
+        tail(estimate),
     )
+
+
+def tail(estimate: Estimate) -> str:
+    """Write k-hat, or that the largest weights are too much alike, or too few, to fit a tail."""
+    return "none" if estimate.k_hat == math.inf else figure(estimate.k_hat, 2)
 
 
 def decimals_for(errors: Sequence[float], values: Sequence[float]) -> int:

@@ -148,9 +148,13 @@ def key(evaluation: Evaluation) -> str:
     reliable = next(iter(limits.values()))
     if len(set(limits.values())) > 1:
         reliable = ", ".join(f"{limit} for {of}" for of, limit in limits.items())
+    untold = ""
+    if any(e.k_hat == math.inf for e in weighed):
+        untold = " (none: the largest are alike, or too few)"
     return (
         f"SE: standard error. ESS: effective sample size, and its share of the episodes{steps}. "
-        f"k-hat: how heavy the tail of the weights is; up to {reliable} their mean is reliable."
+        f"k-hat: how heavy the tail of the weights is{untold}; up to {reliable} their mean is "
+        "reliable."
     )
 
 
