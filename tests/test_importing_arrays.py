@@ -126,6 +126,18 @@ def test_a_folder_of_npz_files_has_an_episode_in_each(tmp_path):
         import_log(tmp_path / "recordings", tmp_path / "more")
 
 
+@pytest.mark.parametrize("name", ["s.hdf5", "s.npz"])
+def test_floats_that_look_like_choices_and_a_clock(tmp_path, name):
+    columns = d4rl(episodes([3, 4, 2]))
+    columns |= {"actions": columns["actions"].astype(np.float32), "time": 0.5 + np.arange(9)}
+    report, _ = imported(save(tmp_path / name, columns), tmp_path)
+    assert report.notes[0].endswith("import them by --choices 3.")
+    assert report.schema.action == ArraySpec("float32", ())
+    columns["time"][5] = 4.5
+    with pytest.raises(ValueError, match=r"time: it is 4.5 after 4.5.* in episode 1, step 2"):
+        import_log(save(tmp_path / f"t{name}", columns), tmp_path / "more")
+
+
 # Refusals
 
 

@@ -7,14 +7,16 @@ from dataclasses import replace
 import gymnasium as gym
 import minari
 import numpy as np
+import pyarrow.dataset as ds
 import pytest
 from data_samples import assert_same_bits
 from gymnasium import spaces
-from importing_samples import episodes, expected, imported, left_behind
+from importing_samples import episodes, expected, imported, left_behind, step_rows, write
 from minari.data_collector import EpisodeBuffer
 
 from reweigh.data import ArraySpec, TrajectoryLog
 from reweigh.data.importing import Layout, import_log
+from reweigh.data.importing.detect import open_as
 
 BOX = spaces.Box(-np.inf, np.inf, (2,), np.float64)
 FORMATS = ["hdf5", "parquet", "arrow"]
@@ -293,6 +295,96 @@ def test_a_dataset_that_is_not_whole(datasets, tmp_path, kind):
         with pytest.raises(ValueError, match=message):
             import_log("mine/test-v0", tmp_path / "log")
     assert left_behind(tmp_path, "datasets") == []
+
+
+FOREIGN = [
+    ([], "it is '\\[\\]', no object"),
+    ("text", "it is 'text', no object"),
+    ({"total_episodes": None}, "'total_episodes' is missing"),
+    ({"total_episodes": "two"}, "'total_episodes' is 'two'"),
+    ({"total_steps": [7]}, r"'total_steps' is '\[7\]'"),
+    ({"data_format": None}, "'data_format' is missing"),
+    ({"observation_space": {"type": "Box"}}, "'observation_space' is "),
+    ({"observation_space": "[1]"}, r"of the observations, it is '\[1\]', no object"),
+    ({"action_space": "{}"}, "of the actions, 'type' is missing"),
+    ({"action_space": '{"type": ["Box"]}'}, r"of the actions, 'type' is "),
+    ({"observation_space": '{"type": "Box", "shape": [2]}'}, "observations, 'dtype' is missing"),
+    ({"observation_space": '{"type": "Box", "dtype": "float64"}'}, "'shape' is missing"),
+    (
+        {"observation_space": '{"type": "Box", "dtype": "float64", "shape": ["a"]}'},
+        r"'shape' is \"\['a'\]\", no whole numbers",
+    ),
+    ({"action_space": '{"type": "Discrete", "n": "3"}'}, "of the actions, 'n' is '3'"),
+    ({"action_space": '{"type": "Discrete", "n": 3, "start": "0"}'}, "actions, 'start' is '0'"),
+    ({"action_space": '{"type": "MultiDiscrete", "nvec": 3}'}, "actions, 'nvec' is '3'"),
+    (
+        {"observation_space": '{"type": "Dict", "subspaces": {"x": {"type": "Box"}}}'},
+        "of the observations, 'dtype' is missing",
+    ),
+    ({"observation_space": '{"type": "Tuple", "subspaces": 2}'}, "'subspaces' is '2'"),
+    ({"env_spec": "[]"}, r"of 'env_spec', it is '\[\]', no object"),
+    ({"env_spec": "{"}, "Expecting property name"),
+    ({"env_spec": 5}, "'env_spec' is '5'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), FOREIGN)
+def test_metadata_of_something_else(datasets, tmp_path, change, message):
+    create(buffers(episodes([3, 4])), action=spaces.Discrete(3))
+    file = datasets / "mine/test-v0/data/metadata.json"
+    metadata = json.loads(file.read_text())
+    if isinstance(change, dict):
+        change = {k: v for k, v in (metadata | change).items() if v is not None}
+    file.write_text(json.dumps(change))
+    with pytest.raises(ValueError, match=message) as raised:
+        import_log("mine/test-v0", tmp_path / "log")
+    text = str(raised.value)
+    assert text.startswith(f"{file} is not the metadata of a Minari dataset: ")
+    assert text.endswith("if the folder holds something else, say what by --format.")
+    assert "\n" not in text and left_behind(tmp_path, "datasets") == []
+
+
+def test_a_folder_of_something_else_with_metadata(tmp_path):
+    """As the message says, --format helps."""
+    (tmp_path / "mine").mkdir()
+    write(tmp_path / "mine" / "steps.parquet", step_rows(episodes([3, 2])))
+    (tmp_path / "mine" / "metadata.json").write_bytes('{"author": "Zoé"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"mine/metadata.json is not the metadata .*--format"):
+        import_log(tmp_path / "mine", tmp_path / "log")
+    report = import_log(
+        tmp_path / "mine", tmp_path / "log", reader=lambda *source: open_as("parquet", *source)
+    )
+    assert report.steps == 5
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_an_episode_of_something_else(datasets, tmp_path, kind):
+    create(buffers(episodes([3, 4])), kind, action=spaces.Discrete(3))
+    episode = datasets / "mine/test-v0/data/1"
+    file = next(episode.glob(f"*.{kind}"))
+
+    def refused(message, path):
+        with pytest.raises(ValueError, match=message) as raised:
+            import_log("mine/test-v0", tmp_path / "log")
+        assert str(raised.value).count(str(path)) == 1 and "\n" not in str(raised.value)
+
+    for text in ("[]", '{"seed": "x"}', "{"):
+        (episode / "metadata.json").write_text(text)
+        refused("is not the metadata of a Minari dataset", episode / "metadata.json")
+    (episode / "metadata.json").unlink()
+    refused("is not the metadata of a Minari dataset: there is no such file", episode)
+    table = ds.dataset(file, format="ipc" if kind == "arrow" else kind).to_table()
+    ds.write_dataset(
+        table.drop_columns(["rewards"]),
+        episode,
+        format=kind,
+        basename_template=file.name.replace("0", "{i}"),
+        existing_data_behavior="overwrite_or_ignore",
+    )
+    refused("has no column 'rewards', which every episode needs", file)
+    for content in (b"junk" * 40, b"", file.read_bytes()[:-60]):
+        file.write_bytes(content)
+        refused(f"cannot be read as {kind}", file)
 
 
 def test_what_minari_collects_from_gymnasium_is_read(datasets, tmp_path):

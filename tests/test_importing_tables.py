@@ -20,8 +20,9 @@ from importing_samples import (
     write,
 )
 
-from reweigh.data import ArraySpec
+from reweigh.data import ArraySpec, TrajectoryLog
 from reweigh.data.importing import Layout, import_log, source, table_files
+from reweigh.data.importing.detect import open_as
 from reweigh.data.importing.unfinished import truncated
 
 SUFFIXES = ["parquet", "jsonl", "csv"]
@@ -287,6 +288,46 @@ def test_choices_may_be_given_and_make_floats_discrete(tmp_path):
     assert log.actions.dtype == np.int64
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("rows", [2, 100])
+def test_whole_floats_look_like_choices(tmp_path, monkeypatch, suffix, rows):
+    """They stay continuous, the report says what else they may be, and that can be done."""
+    monkeypatch.setattr(table_files, "MAX_STEPS", rows)
+    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 120 * rows)
+    made = step_rows(episodes([3, 4, 2]))
+    source = write(tmp_path / f"s.{suffix}", [{**r, "action": float(r["action"])} for r in made])
+    report, log = imported(source, tmp_path)
+    assert report.schema.action == ArraySpec("float64", ()) and log.actions.dtype == np.float64
+    assert not report.schema.discrete_actions
+    assert report.notes == (
+        "The actions are whole numbers written as float64, which look like choices: they are taken "
+        "as continuous. If they are choices, import them by --choices 3.",
+    )
+    assert report.notes[0] in str(report)
+    report = import_log(source, tmp_path / "choices", layout=Layout(choices=(3,)))
+    assert report.schema.action == ArraySpec("int64", (), (3,)) and report.notes == ()
+    assert TrajectoryLog.open(report.log).read().actions.tolist() == log.actions.tolist()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_vectors_of_whole_floats_look_like_choices_each(tmp_path, suffix):
+    rows = [{**r, "action": [float(r["action"]), 4.0]} for r in step_rows(episodes([3, 2]))]
+    source = write(tmp_path / f"s.{suffix}", rows)
+    report, _ = imported(source, tmp_path)
+    assert report.notes[0].endswith("import them by --choices 3 5.")
+    report = import_log(source, tmp_path / "choices", layout=Layout(choices=(3, 5)))
+    assert report.schema.action == ArraySpec("int64", (2,), (3, 5)) and report.notes == ()
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, 1e300])
+def test_other_floats_do_not_look_like_choices(tmp_path, monkeypatch, value):
+    """Although what is read first does."""
+    monkeypatch.setattr(table_files, "MAX_STEPS", 2)
+    rows = [{**row, "action": float(row["action"])} for row in ROWS]
+    source = write(tmp_path / "s.parquet", changed(rows, 7, action=value))
+    assert imported(source, tmp_path)[0].notes == ()
+
+
 def test_whole_numbers_are_states(tmp_path):
     rows = [{**row, "observation": 5, "next_observation": 2} for row in step_rows(episodes([3]))]
     report, _ = imported(write(tmp_path / "s.csv", rows), tmp_path)
@@ -365,16 +406,98 @@ def test_steps_may_count_from_one_or_through_the_file(tmp_path):
         assert_same_bits(imported(source, tmp_path / name)[1], expected(made))
 
 
+def clocked(clocks, name="time"):
+    """Rows of episodes of 3, 4 and 2 steps, with a clock in place of the count of steps."""
+    rows = [without(row, "step") for row in step_rows(episodes([3, 4, 2]))]
+    return [{**row, name: clock} for row, clock in zip(rows, clocks, strict=True)]
+
+
+COUNTED = [0, 1, 2, 0, 1, 2, 3, 0, 1]
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("clock", ["2026-03-01 12:00:00", 1.5])
-def test_a_clock_is_no_count_of_steps(tmp_path, suffix, clock):
-    made = episodes([3, 2])
-    rows = [without({**row, "time": clock}, "step") for row in step_rows(made)]
-    report, log = imported(write(tmp_path / f"s.{suffix}", rows), tmp_path)
-    assert_same_bits(log, expected(made))
+@pytest.mark.parametrize(
+    "clocks",
+    [
+        [f"2026-03-01 12:00:0{t}" for t in COUNTED],
+        [1.5 + t**2 for t in COUNTED],
+        [0.1 * i for i in range(9)],
+        [float(t) for t in COUNTED],
+    ],
+)
+def test_a_clock_goes_on_from_step_to_step(tmp_path, suffix, clocks):
+    source = write(tmp_path / f"s.{suffix}", clocked(clocks))
+    report, log = imported(source, tmp_path)
+    assert_same_bits(log, expected(episodes([3, 4, 2])))
+    text = suffix == "parquet" and isinstance(clocks[0], str)  # there text stays what it is
+    assert report.unread == (("time",) if text else ())
+    assert report.columns.get("time") == (None if text else ("time",))
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ns", "UTC"), pa.date32(), pa.duration("ms")])
+def test_points_of_time_are_a_clock(tmp_path, kind):
+    for name, times, message in (
+        ("on", COUNTED, None),
+        ("twice", [0, 1, 2, 0, 1, 1, 3, 0, 1], r"time: it is .* after .* in episode 1, step 2"),
+        ("none", [0, 1, 2, 0, 1, None, 3, 0, 1], "time: a value is missing, in episode 1, step 2"),
+    ):
+        table = pa.Table.from_pylist(clocked(COUNTED))
+        clock = pa.array(times, pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(table.set_column(table.schema.get_field_index("time"), "time", clock), path)
+        if message is None:
+            assert import_log(path, tmp_path / "log").columns["time"] == ("time",)
+        else:
+            with pytest.raises(ValueError, match=message):
+                import_log(path, tmp_path / "other")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("rows", [2, 100])
+def test_a_clock_that_goes_back_or_stands_still(tmp_path, monkeypatch, suffix, rows):
+    """The part that is read ends between the two rows, or does not."""
+    monkeypatch.setattr(table_files, "MAX_STEPS", rows)
+    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 120 * rows)
+    for wrong in (1.5, 0.25):
+        clocks = [0.5, 1.5, 2.5, 0.5, 1.5, wrong, 3.5, 0.5, 1.5]
+        refused(
+            tmp_path,
+            clocked(clocks),
+            rf"^time: it is {wrong} after 1.5: the rows are not sorted, or some are there twice "
+            r"\(if the column is no clock of the steps: --time ''\), in episode 1, step 2.$",
+            suffix=suffix,
+        )
+    source = write(tmp_path / f"s.{suffix}", clocked(clocks))
+    report = import_log(source, tmp_path / "log", layout=Layout(time=""))
     assert report.unread == ("time",)
-    with pytest.raises(ValueError, match="time"):
-        import_log(report.log.parent / f"s.{suffix}", tmp_path / "more", layout=Layout(time="time"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("rows", [2, 100])
+def test_whole_floats_count_steps(tmp_path, monkeypatch, suffix, rows):
+    monkeypatch.setattr(table_files, "MAX_STEPS", rows)
+    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 120 * rows)
+    clocks = [0.0, 1.0, 2.0, 0.0, 1.0, 3.0, 4.0, 0.0, 1.0]
+    message = "^step: it is 3 after 1: steps are missing.* in episode 1, step 2.$"
+    refused(tmp_path, clocked(clocks, "step"), message, suffix=suffix)
+    (tmp_path / "halves").mkdir()
+    source = write(tmp_path / "halves" / f"s.{suffix}", clocked([*clocks[:-1], 1.5], "step"))
+    assert imported(source, tmp_path / "halves")[0].columns["time"] == ("step",)
+
+
+def test_a_count_of_steps_with_a_gap_for_a_value(tmp_path):
+    message = "^step: a value is missing, in episode 1, step 2.$"
+    for suffix in SUFFIXES:
+        rows = clocked([0.0, 1.0, 2.0, 0.0, 1.0, None, 3.0, 0.0, 1.0], "step")
+        refused(tmp_path, rows, message, suffix=suffix)
+
+
+def test_words_are_no_clock(tmp_path):
+    rows = clocked(["noon"] * 9)
+    message = "^time: 'noon' is neither a number nor a time, in episode 0, step 0.$"
+    refused(tmp_path, rows, message, layout=Layout(time="time"))
+    report, _ = imported(write(tmp_path / "s.csv", rows), tmp_path)
+    assert report.unread == ("time",)
 
 
 def test_done_is_an_end_whose_reason_is_not_known(tmp_path):
@@ -575,11 +698,61 @@ def test_two_columns_for_one_thing(tmp_path):
     refused(tmp_path, ROWS, "name one of them", layout=layout)
 
 
-def test_text_where_numbers_are_needed(tmp_path):
-    refused(tmp_path, changed(ROWS, 5, reward="much"), "holds text such as|cannot be read")
-    refused(
-        tmp_path, [{**r, "action": "left"} for r in ROWS], "Column action holds text such as 'left'"
+WORD = "Column {} holds text such as '{}' in row {} \\(from 0\\). Numbers are needed"
+MIXED = "s.{}: column {} holds '{}' in row {} \\(from 0\\), which is no number as others there are"
+
+
+@pytest.mark.parametrize("value", ["much", "[x, 1.5]"])
+@pytest.mark.parametrize("name", ["observation", "action", "reward", "log_prob", "terminated"])
+def test_the_first_word_among_numbers_is_named(tmp_path, name, value):
+    """In the first block of the text, where Arrow takes all of the column for text."""
+    rows = changed(changed(ROWS, 5, **{name: value}), 7, **{name: "more"})
+    word = re.escape(value)
+    refused(tmp_path, rows, f"source.{MIXED.format('jsonl', name, word, 5)[2:]}")
+    if name == "observation" and value != "much":
+        rows = changed(ROWS, 5, observation=value)
+        message = rf"holds lists that are not of numbers: '{word}' in row 5 \(from 0\)"
+        refused(tmp_path, rows, message, suffix="csv")
+    elif value == "much":
+        refused(tmp_path, rows, WORD.format(name, word, 5), suffix="csv")
+
+
+@pytest.mark.parametrize("name", ["action", "reward", "log_prob", "episode", "terminated"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_the_first_word_in_a_later_block_is_named(tmp_path, monkeypatch, suffix, name):
+    """Where Arrow has settled for numbers."""
+    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 500)
+    rows = changed(step_rows(episodes([3] * 30)), 70, **{name: "much"})
+    source = write(tmp_path / f"s.{suffix}", rows)
+    with pytest.raises(ValueError, match=MIXED.format(suffix, name, "much", 70)):
+        import_log(source, tmp_path / "log")
+    assert left_behind(tmp_path, f"s.{suffix}") == []
+
+
+def test_a_word_in_the_list_of_an_episode(tmp_path):
+    rows = changed(LISTS, 1, rewards="[1.0, much, 0.0, 0.0]")
+    message = (
+        r"Column rewards holds lists that are not of numbers: '\[1.0, much, 0.0, 0.0\]' in row 1 "
     )
+    refused(tmp_path, rows, message, suffix="csv")
+    refused(
+        tmp_path, changed(LISTS, 1, rewards="much"), WORD.format("rewards", "much", 1), suffix="csv"
+    )
+
+
+def test_the_first_word_in_a_later_part_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_files, "MAX_STEPS", 2)
+    rows = [{**without(row, "next_observation"), "observation": "[1, 2]"} for row in ROWS]
+    rows = changed(rows, 5, observation="much")
+    refused(tmp_path, rows, WORD.format("observation", "much", 5), suffix="parquet")
+
+
+def test_text_where_numbers_are_needed(tmp_path):
+    rows = [{**row, "action": "left"} for row in ROWS]
+    refused(tmp_path, rows, WORD.format("action", "left", 0))
+    rows = [{**row, "reward": "1.5"} for row in ROWS]  # as text, which only Parquet and JSONL have
+    refused(tmp_path, rows, WORD.format("reward", "1.5", 0), suffix="parquet")
+    refused(tmp_path, changed(rows, 5, reward="x"), WORD.format("reward", "x", 5), suffix="parquet")
     refused(
         tmp_path,
         [{**r, "observation": "[[1, 2], [3, 4]]"} for r in ROWS],
@@ -625,3 +798,141 @@ def test_a_file_cut_short(tmp_path):
         import_log(source, tmp_path / "log")
     assert json.loads(source.read_text().splitlines()[0])
     assert left_behind(tmp_path, "s.jsonl") == []
+
+
+# What Arrow says of a file, with the file
+
+
+def damaged(path):
+    """A file whose middle is lost."""
+    content = bytearray(path.read_bytes())
+    content[20:400] = b"\xff" * 380
+    path.write_bytes(content)
+    return path
+
+
+def parts(folder, *tables):
+    folder.mkdir()
+    for name, rows in zip("ab", tables, strict=True):
+        write(folder / f"{name}.parquet", rows)
+    return folder
+
+
+def a_file_of(kind, folder):
+    """A source that is broken, and the file that has to be named."""
+    path = folder / f"s.{kind}"
+    if kind == "csv.gz":
+        packed = gzip.compress(write(folder / "plain.csv", ROWS).read_bytes())
+        path.write_bytes(packed[: len(packed) // 2])
+    elif kind == "parquet":
+        damaged(write(path, ROWS))
+    else:
+        path.write_bytes(b"junk" * 40)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv.gz", "parquet", "pq", "csv", "jsonl"])
+def test_a_broken_file_is_named_once(tmp_path, kind):
+    source = a_file_of(kind, tmp_path)
+    with pytest.raises(ValueError, match=r"cannot be read as|No column") as raised:
+        import_log(source, tmp_path / "log")
+    assert str(raised.value).count(str(source)) == 1 and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("break_it", [damaged, lambda path: path.write_bytes(b"junk" * 40)])
+def test_of_several_files_the_broken_one_is_named(tmp_path, break_it):
+    folder = parts(tmp_path / "parts", ROWS[:5], ROWS[5:])
+    break_it(folder / "b.parquet")
+    with pytest.raises(
+        ValueError, match=r"parts/b.parquet cannot be read as Parquet: \S"
+    ) as raised:
+        import_log(folder, tmp_path / "log")
+    assert str(raised.value).count(str(folder)) == 1 and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda row: without(row, "reward"),
+            r"b.parquet has no column 'reward', as .*a.parquet has",
+        ),
+        (
+            lambda row: {**row, "reward": "x"},
+            r"b.parquet: column reward holds string, and double in .*a.parquet. Write the same",
+        ),
+        (
+            lambda row: {**row, "observation": 0.5},
+            r"b.parquet: column observation holds double, and list<element: double> in .*a.parquet",
+        ),
+    ],
+)
+def test_files_that_are_not_of_one_table(tmp_path, change, message):
+    folder = parts(tmp_path / "parts", ROWS[:5], [change(row) for row in ROWS[5:]])
+    with pytest.raises(ValueError, match=message):
+        import_log(folder, tmp_path / "log")
+    assert left_behind(tmp_path, "parts") == []
+
+
+def test_files_may_differ_in_what_numbers_they_hold(tmp_path):
+    """A column of nothing but missing values has no type; one that is not read may be missing."""
+    rows = [without(row, "next_observation") for row in ROWS]
+    first = [{**row, "weather": "rain", "observation": [0, 1], "policy_version": 0} for row in rows]
+    rest = [{**row, "observation": [0.5, 1.0], "policy_version": False} for row in rows]
+    folder = parts(tmp_path / "parts", first[:3], rest[3:])
+    with pytest.raises(ValueError, match=r"is not a whole number.*in episode 1, step 0"):
+        import_log(folder, tmp_path / "log")
+    folder = parts(tmp_path / "more", rest[:3], [without(row, "weather") for row in first[3:]])
+    assert import_log(folder, tmp_path / "log").steps == 9
+    lost = [{**row, "log_prob": None} for row in ROWS[3:]]
+    folder = parts(tmp_path / "lost", ROWS[:3], lost)
+    with pytest.raises(ValueError, match="log_probs: nan in episode 1, step 0"):
+        import_log(folder, tmp_path / "log2")
+
+
+def test_a_folder_without_a_table(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty has no .parquet files\.$"):
+        open_as("parquet", tmp_path / "empty", Layout())
+
+
+# Text that is not UTF-8
+
+ADVICE = " is not UTF-8 text. Convert it to UTF-8 from the encoding that it has, such as by iconv"
+
+
+def encoded(path, rows, encoding):
+    """Rows as text of another encoding."""
+    if path.suffix == ".jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    else:
+        text = write(path, rows).read_text()
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize("place", ["name", "value", "later"])
+def test_text_that_is_not_utf_8(tmp_path, monkeypatch, suffix, place, encoding):
+    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 500)
+    rows = [{**row, "episode": f"e{row['episode']}"} for row in step_rows(episodes([3] * 9))]
+    if place == "name":
+        rows = [{**row, "é": 1} for row in rows]
+    else:
+        first = 0 if place == "value" else 5
+        names = {f"e{i}": f"é{i}" for i in range(first, 9)}
+        rows = [{**r, "episode": names.get(r["episode"], r["episode"])} for r in rows]
+    source = encoded(tmp_path / f"s.{suffix}", rows, encoding)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(source) + ADVICE)}"):
+        import_log(source, tmp_path / "log")
+    assert left_behind(tmp_path, f"s.{suffix}") == []
+    source = encoded(tmp_path / f"s.{suffix}", rows, "utf-8")
+    assert import_log(source, tmp_path / "log").episodes == 9
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_text_that_is_not_read_may_be_anything(tmp_path, suffix):
+    rows = [{**row, "weather": "Föhn"} for row in ROWS]
+    source = encoded(tmp_path / f"s.{suffix}", rows, "latin-1")
+    assert imported(source, tmp_path)[0].unread == ("weather",)

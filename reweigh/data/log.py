@@ -5,6 +5,7 @@ may append and read at once. Whatever reads Delta (DuckDB, Polars, Spark) reads 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -12,16 +13,17 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
 from deltalake.exceptions import DeltaError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from reweigh.data import maintenance, selection
+from reweigh.data import maintenance
 from reweigh.data.damage import damaged_data, failed, refuse_empty_commits
 from reweigh.data.rows import arrow_schema, from_table, to_table
 from reweigh.data.schema import TrajectorySchema
+from reweigh.data.selection import Range, batches
 from reweigh.data.trajectories import Trajectories
 
 FORMAT = "1"
@@ -166,7 +168,7 @@ class TrajectoryLog:
         Raises:
             ValueError: a file is missing or damaged.
         """
-        return self._read(self._snapshot(), pc.field("policy_version") >= first_version)
+        return self._read(self._snapshot(), _versions_from(first_version))
 
     def last_policies(self, count: int) -> Trajectories:
         """All fragments of the `count` newest policies in the log.
@@ -179,7 +181,7 @@ class TrajectoryLog:
         snapshot = self._snapshot()
         versions = np.unique(self._index(snapshot)["policy_version"])
         first = int(versions[-count:][0]) if len(versions) else 0
-        return self._read(snapshot, pc.field("policy_version") >= first)
+        return self._read(snapshot, _versions_from(first))
 
     def stream(self, *, max_steps: int) -> Iterator[Trajectories]:
         """The fragments `read` gives, in the same order, a few at a time.
@@ -217,12 +219,12 @@ class TrajectoryLog:
         index = self._index(snapshot)
         order = np.lexsort([index[name] for name in reversed(key)])
         keys = np.stack([index[name][order] for name in key], axis=1)
-        for first, stop in selection.batches(keys, index["lengths"][order], max_steps):
-            where = selection.between(key, keys[first], keys[stop - 1])
+        for first, stop in batches(keys, index["lengths"][order], max_steps):
+            where = Range(key, keys[first].tolist(), keys[stop - 1].tolist())
             batch = self._read(snapshot, where)
             if len(batch) != stop - first:
                 raise ValueError(
-                    f"{self.path} is damaged: rows of which {where} are missing. "
+                    f"{self.path} is damaged: rows with {where} are missing. "
                     "Restore the log from a backup."
                 )
             yield batch
@@ -246,8 +248,6 @@ class TrajectoryLog:
 
     def _snapshot(self) -> ds.Dataset:
         """The files of the newest commit. They outlive the commit by `maintenance.RETENTION`."""
-        # Not deltalake's own file system: Arrow's threads would call back into Python, and the
-        # interpreter aborts at exit if one is still about to.
         filesystem = SubTreeFileSystem(str(self.path), LocalFileSystem())
         try:
             self._table.update_incremental()
@@ -255,15 +255,16 @@ class TrajectoryLog:
         except DeltaError as error:
             raise failed(self.path, error) from None
 
-    def _read(self, snapshot: ds.Dataset, where: pc.Expression) -> Trajectories:
-        """The rows of which `where` is true, in order."""
+    def _read(self, snapshot: ds.Dataset, where: Range) -> Trajectories:
+        """The rows in a range, in order."""
         parts = [Trajectories.empty(self.schema)]
-        for file in snapshot.get_fragments(filter=where):
-            with damaged_data(self.path / file.path):
+        for file in snapshot.get_fragments(filter=where.leading):
+            with _opened(self.path / file.path) as opened:
                 # Checked before chosen: a flipped bit in a key must not hide its row.
-                table = file.subset(where).to_table(schema=snapshot.schema)
+                groups = where.groups(opened.metadata)
+                table = opened.read_row_groups(groups, use_threads=False).cast(snapshot.schema)
                 rows = from_table(table, self.schema)
-                parts.append(rows.select(selection.matches(table.select(_KEY), where)))
+                parts.append(rows.select(where.rows(table)))
         rows = Trajectories.concatenate(parts)
         return rows.select(np.lexsort([getattr(rows, name) for name in reversed(_KEY)]))
 
@@ -272,7 +273,19 @@ class TrajectoryLog:
         names = [*_KEY, "lengths"]
         parts = [snapshot.schema.empty_table().select(names)]
         for file in snapshot.get_fragments():
-            with damaged_data(self.path / file.path):
-                parts.append(file.to_table(schema=snapshot.schema, columns=names))
+            with _opened(self.path / file.path) as opened:
+                table = opened.read(names, use_threads=False).select(names)
+                parts.append(table.cast(parts[0].schema))
         table = pa.concat_tables(parts)
         return {name: table.column(name).to_numpy() for name in names}
+
+
+def _versions_from(first: int) -> Range:
+    return Range(("policy_version",), [first], [np.iinfo(np.int64).max])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A data file, read without Arrow's threads: they may hang, or abort the process at its end."""
+    with damaged_data(path), pq.ParquetFile(path, pre_buffer=False) as file:
+        yield file

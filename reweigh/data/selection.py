@@ -1,18 +1,55 @@
 """Which rows of the log a batch holds: ranges of a sorted key."""
 
 from collections.abc import Iterator, Sequence
-from functools import reduce
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 
-def matches(table: pa.Table, where: pc.Expression) -> np.ndarray:
-    """Indices of the rows of which `where` is true."""
-    numbered = table.append_column("row", pa.array(np.arange(len(table))))
-    return numbered.filter(where).column("row").to_numpy()
+@dataclass(frozen=True)
+class Range:
+    """Rows whose key lies from `first` to `last`, both included, in lexicographic order."""
+
+    names: tuple[str, ...]
+    first: Sequence[int]
+    last: Sequence[int]
+
+    def __str__(self) -> str:
+        first, last = (", ".join(map(str, key)) for key in (self.first, self.last))
+        return f"({', '.join(self.names)}) from ({first}) to ({last})"
+
+    @property
+    def leading(self) -> pc.Expression:
+        """What the statistics of files can be held against."""
+        name = pc.field(self.names[0])
+        return (name >= self.first[0]) & (name <= self.last[0])
+
+    def groups(self, metadata: pq.FileMetaData) -> list[int]:
+        """The row groups of a file that may hold such rows, by their statistics."""
+        place = metadata.schema.to_arrow_schema().get_field_index(self.names[0])
+        found = []
+        for number in range(metadata.num_row_groups):
+            told = metadata.row_group(number).column(place).statistics
+            if told is None or not told.has_min_max:
+                found.append(number)
+            elif told.max >= self.first[0] and told.min <= self.last[0]:
+                found.append(number)
+        return found
+
+    def rows(self, table: pa.Table) -> np.ndarray:
+        """Indices of such rows."""
+        columns = [table.column(name).to_numpy() for name in self.names]
+        above, below = columns[-1] >= self.first[-1], columns[-1] <= self.last[-1]
+        for column, low, high in reversed(
+            list(zip(columns[:-1], self.first[:-1], self.last[:-1], strict=True))
+        ):
+            above = (column > low) | ((column == low) & above)
+            below = (column < high) | ((column == high) & below)
+        return np.flatnonzero(above & below)
 
 
 def batches(keys: np.ndarray, lengths: np.ndarray, max_steps: int) -> Iterator[tuple[int, int]]:
@@ -33,25 +70,3 @@ def batches(keys: np.ndarray, lengths: np.ndarray, max_steps: int) -> Iterator[t
             first = begin
     if len(keys):
         yield first, len(keys)
-
-
-def between(names: Sequence[str], first: np.ndarray, last: np.ndarray) -> pc.Expression:
-    """Rows whose key lies from first to last, both included, in lexicographic order."""
-    low, high = _bound(names, first, above=True), _bound(names, last, above=False)
-    leading = pc.field(names[0])
-    # This says nothing new, but it is all that the files' statistics can be held against.
-    return (leading >= first[0]) & (leading <= last[0]) & low & high
-
-
-def _bound(names: Sequence[str], key: np.ndarray, *, above: bool) -> pc.Expression:
-    """Rows whose key is at least, or at most, the given one."""
-    fields = [pc.field(name) for name in names]
-    closed = fields[-1] >= key[-1] if above else fields[-1] <= key[-1]
-    pairs = list(zip(fields[:-1], key[:-1], strict=True))
-    return reduce(
-        lambda rest, pair: (
-            (pair[0] > pair[1] if above else pair[0] < pair[1]) | ((pair[0] == pair[1]) & rest)
-        ),
-        reversed(pairs),
-        closed,
-    )

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from reweigh.data.importing.layout import Layout, find, unread
 from reweigh.data.importing.rows import Lists, read_episodes
 from reweigh.data.importing.source import MAX_STEPS, Source, notes, rows_at_a_time
-from reweigh.data.importing.steps import Rows, read_steps, survey
+from reweigh.data.importing.steps import Rows, counts_steps, read_steps, survey
 from reweigh.data.trajectories import Trajectories
 
 
@@ -137,15 +137,20 @@ def _source(path: Path, layout: Layout, opening: Opening, kind: str) -> Source:
                 f"row {min(length, steps)}. Every step needs one of each."
             )
     parts = partial(_parts, opening)
-    schema, _ = survey(parts, found, layout, path.stem, fixed_types=True)
+    schema, _, said = survey(parts, found, layout, path.stem, fixed_types=True)
+
+    def read() -> Iterator[Trajectories]:
+        counted = counts_steps(parts, found)
+        return read_steps(parts(list(lengths)), found, schema, counted=counted)
+
     return Source(
         format=kind,
         schema=schema,
-        read=lambda: read_steps(parts(list(lengths)), found, schema),
+        read=read,
         steps=steps,
         columns=found,
         unread=ignored,
-        notes=notes(found),
+        notes=(*notes(found), *said),
     )
 
 
@@ -178,7 +183,7 @@ def _episodes(folder: Path, layout: Layout) -> Source:
                 raise ValueError(f"{file} has no array {missing[0]!r}, as {files[0]} has.")
             yield Rows(len(arrays[columns[0]]), *[arrays.__getitem__] * 3)
 
-    schema, _ = survey(parts, found, layout, folder.name, fixed_types=True)
+    schema, _, said = survey(parts, found, layout, folder.name, fixed_types=True)
 
     def read() -> Iterator[Trajectories]:
         for number, part in enumerate(parts([n for columns in found.values() for n in columns])):
@@ -196,7 +201,7 @@ def _episodes(folder: Path, layout: Layout) -> Source:
         read=read,
         columns=found,
         unread=unread(names, found),
-        notes=notes(found, final=len(observed) > len(rewards)),
+        notes=(*notes(found, final=len(observed) > len(rewards)), *said),
     )
 
 

@@ -8,7 +8,11 @@ import pyarrow as pa
 from pyarrow import compute as pc
 
 from reweigh.data.importing.layout import Found, Layout, behaviour
+from reweigh.data.importing.texts import plain
 from reweigh.data.schema import ArraySpec, TrajectorySchema
+
+_MOST_CHOICES = 10_000
+"""Floats from here on are amounts, whole or not."""
 
 
 class RowError(ValueError):
@@ -85,38 +89,6 @@ def list_lengths(array: pa.Array, name: str, stride: int = 1) -> np.ndarray:
         .to_numpy(zero_copy_only=False)
         .astype(np.int64)
     )
-
-
-def plain(array: pa.Array, name: str) -> pa.Array:
-    """The same column, without a dictionary; lists that are written as text become lists.
-
-    Raises:
-        ValueError: other text.
-    """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-        return array
-    vectors = pc.call_function(
-        "match_substring_regex", [array], pc.MatchSubstringOptions(r"^\s*\[[^\[\]]*\]\s*$")
-    )
-    other = np.flatnonzero(~vectors.fill_null(True).to_numpy(zero_copy_only=False))
-    if len(other):
-        raise ValueError(
-            f"Column {name} holds text such as {array[int(other[0])].as_py()[:40]!r}. Numbers are "
-            "needed, or lists of numbers, [1.5, 2]; lists of lists can be read from Parquet and "
-            "JSONL."
-        )
-    inside = pc.call_function("utf8_trim", [array], pc.TrimOptions("[] \t\n,"))
-    parts = pc.call_function("split_pattern_regex", [inside], pc.SplitPatternOptions(r"[,\s]+"))
-    try:
-        return parts.cast(pa.list_(pa.int64()))
-    except pa.ArrowInvalid:
-        pass
-    try:
-        return parts.cast(pa.list_(pa.float64()))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"Column {name} holds lists that are not of numbers: {error}.") from None
 
 
 def _leaf(array: pa.Array, name: str, stride: int) -> np.ndarray:
@@ -200,6 +172,8 @@ class Survey:
     shape: tuple[int, ...] = ()
     highest: np.ndarray | None = None
     lowest: int = 0
+    fractions: bool = False
+    """Whether there are floats that cannot be the numbers of choices."""
 
     def add(self, parts: Sequence[np.ndarray]) -> None:
         """See more entries, each out of one or several columns."""
@@ -210,14 +184,32 @@ class Survey:
         if values.shape[1:] != self.shape or not len(values):
             return  # another shape is refused where its place is known
         self.dtype = np.result_type(self.dtype, values.dtype)
-        if values.dtype.kind in "iub":
+        if values.dtype.kind == "f":
+            countable = (values >= 0) & (values < _MOST_CHOICES) & (values == np.floor(values))
+            self.fractions |= not countable.all()
+        if not self.fractions:
             highest = values.max(axis=0).astype(np.int64)
             self.highest = highest if self.highest is None else np.maximum(self.highest, highest)
             self.lowest = min(self.lowest, int(values.min()))
 
     def countable(self, every: bool) -> bool:
         """Whether there are choices to count: `every` number is one, or only a single number."""
-        return self.whole and (every or self.shape == ())
+        return (every and self.choices_as_floats) or (self.whole and (every or self.shape == ()))
+
+    @property
+    def choices_as_floats(self) -> bool:
+        """Whether all floats seen could be choices."""
+        return self.highest is not None and not (self.whole or self.fractions)
+
+    def doubts(self) -> tuple[str, ...]:
+        """What is said of continuous actions that look like choices."""
+        if not self.choices_as_floats:
+            return ()
+        counted = " ".join(map(str, self._counted()))
+        return (
+            f"The actions are whole numbers written as {self.dtype}, which look like choices: they "
+            f"are taken as continuous. If they are choices, import them by --choices {counted}.",
+        )
 
     @property
     def whole(self) -> bool:

@@ -13,6 +13,7 @@ from reweigh.data.importing.arrays import h5py_module
 from reweigh.data.importing.entries import RowError, list_lengths, numbers
 from reweigh.data.importing.layout import Layout
 from reweigh.data.importing.source import MAX_STEPS, Source, bytes_of, rows_at_a_time
+from reweigh.data.importing.table_files import readable
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.schema import MISSING, TrajectorySchema
 from reweigh.data.trajectories import PER_STEP, Trajectories, columns
@@ -42,8 +43,13 @@ def log(path: Path, layout: Layout) -> Source:
 
 
 def is_exported(path: Path) -> bool:
-    """Whether a Parquet file was exported from a log."""
-    return SCHEMA.encode() in (pq.read_schema(path).metadata or {})
+    """Whether a Parquet file was exported from a log.
+
+    Raises:
+        ValueError: it is no Parquet file.
+    """
+    with readable(path, "Parquet"):
+        return SCHEMA.encode() in (pq.read_schema(path).metadata or {})
 
 
 def parquet(path: Path, layout: Layout) -> Source:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,38 @@ from reweigh.data.importing import exported
 from reweigh.data.importing.entries import side_by_side
 from reweigh.data.importing.episodes import NO_SEED
 from reweigh.data.importing.layout import Found, Layout, behaviour, find, unread
-from reweigh.data.importing.minari_files import COLUMNS, Arrays, arrow_episode, hdf5_episodes
+from reweigh.data.importing.minari_files import (
+    COLUMNS,
+    Arrays,
+    arrow_episode,
+    hdf5_episodes,
+    read_metadata,
+    refuse_metadata,
+)
 from reweigh.data.importing.rows import Lists, read_episodes
 from reweigh.data.importing.source import Source
 from reweigh.data.importing.spaces import (
+    Kinds,
     Space,
     first_choice,
+    lack,
     observation_parts,
     observation_spec,
+    read_space,
     spec_of,
 )
 from reweigh.data.schema import ArraySpec, TrajectorySchema
 from reweigh.data.trajectories import Trajectories
 
+_METADATA: Kinds = {
+    "total_episodes": (int,),
+    "total_steps": (int,),
+    "data_format": (str,),
+    "dataset_id": (str,),
+    "observation_space": (str,),
+    "action_space": (str,),
+    "env_spec": (str, NoneType),
+}
 _ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 
 
@@ -87,7 +107,7 @@ def minari(path: Path, layout: Layout) -> Source:
         format=f"Minari, {dataset.metadata['data_format']}",
         schema=schema,
         read=lambda: dataset.read(found, schema),
-        steps=int(dataset.metadata["total_steps"]),
+        steps=dataset.metadata["total_steps"],
         columns=found,
         unread=unread(names, found),
         notes=notes,
@@ -129,13 +149,19 @@ class _Dataset:
     @classmethod
     def open(cls, path: Path, layout: Layout) -> "_Dataset":
         file = _metadata_file(path)
+        metadata = read_metadata(file, _METADATA)
         try:
-            metadata = json.loads(file.read_text())
-            spaces = [json.loads(metadata[f"{name}_space"]) for name in ("observation", "action")]
-            if int(metadata["total_episodes"]) < 1:
-                raise ValueError(f"{path} has no episodes.")
-        except (KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{file} is not the metadata of a Minari dataset: {error}.") from None
+            spaces = [
+                read_space(metadata[f"{name}_space"], f"the {name}s")
+                for name in ("observation", "action")
+            ]
+            flaw = lack(json.loads(metadata.get("env_spec") or "{}"), {"id": (str, NoneType)})
+        except ValueError as error:
+            refuse_metadata(file, str(error))
+        if flaw:
+            refuse_metadata(file, f"of 'env_spec', {flaw}")
+        if metadata["total_episodes"] < 1:
+            raise ValueError(f"{path} has no episodes.")
         parts = observation_parts(spaces[0], layout.observations)
         observation_spec(parts)  # refused here, before anything else is read
         spec_of(spaces[1], "actions")
@@ -189,7 +215,7 @@ class _Dataset:
     def episodes(self, infos: Collection[str] | None = None) -> Iterator[Arrays]:
         """The arrays of each episode, by their names; of the infos those named, or all."""
         kind = self.metadata["data_format"]
-        count = int(self.metadata["total_episodes"])
+        count = self.metadata["total_episodes"]
         if kind == "hdf5":
             return hdf5_episodes(self.folder / "main_data.hdf5", count, infos)
         if kind in ("parquet", "arrow"):

@@ -3,14 +3,17 @@
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from reweigh.data.importing.arrays import h5py_module
 from reweigh.data.importing.entries import RowError, numbers
+from reweigh.data.importing.spaces import Kinds, lack
+from reweigh.data.importing.table_files import readable
 
 Arrays = dict[str, np.ndarray]
 """The arrays of an episode by name: `observations`, or `observations/part` for each part of a dict;
@@ -64,23 +67,67 @@ def arrow_episode(folder: Path, kind: str, infos: Collection[str] | None) -> Arr
     Raises:
         ValueError: there are none, or they are damaged, or a value is missing.
     """
-    files = sorted(str(file) for file in folder.glob(f"*.{kind}"))
+    files = sorted(folder.glob(f"*.{kind}"))
     if not files:
         raise ValueError(f"{folder} holds no .{kind} files: an episode is missing.")
     try:
-        table = ds.dataset(files, format=kind).to_table().combine_chunks()
+        with readable(folder, kind):
+            table = pa.concat_tables([_table(file, kind) for file in files]).combine_chunks()
+        missing = [name for name in COLUMNS if name not in table.column_names]
+        if missing:
+            raise ValueError(f"{files[0]} has no column {missing[0]!r}, which every episode needs.")
         arrays: Arrays = {}
         for name in table.column_names if infos is None or infos else COLUMNS:
             arrays |= _leaves(table.column(name).combine_chunks(), name)
-    except pa.ArrowException as error:
-        raise ValueError(f"{folder} cannot be read as {kind}: {error}.") from None
     except RowError as error:
         raise ValueError(f"{error.text}, in episode {folder.name}, step {error.row}.") from None
     arrays |= {name: arrays[name][:-1] for name in _PADDED}
-    metadata = json.loads((folder / "metadata.json").read_text())
-    if metadata.get("seed") is not None:
-        arrays["seed"] = np.array(metadata["seed"])
+    seed = read_metadata(folder / "metadata.json", {"seed": (int, NoneType)}).get("seed")
+    if seed is not None:
+        arrays["seed"] = np.array(seed)
     return arrays
+
+
+def _table(file: Path, kind: str) -> pa.Table:
+    with readable(file, kind):
+        if kind == "parquet":
+            with pq.ParquetFile(file) as parquet:
+                return parquet.read()
+        with pa.OSFile(str(file)) as opened, pa.ipc.open_file(opened) as arrow:
+            return arrow.read_all()
+
+
+def read_metadata(file: Path, kinds: Kinds) -> dict[str, Any]:
+    """The metadata in a JSON file, of a dataset or an episode.
+
+    Args:
+        file: the file.
+        kinds: what of it is read, and of which types that is; None among them if it may be missing.
+
+    Raises:
+        ValueError: it has something else.
+    """
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        refuse_metadata(file, "there is no such file")
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        refuse_metadata(file, str(error))
+    if flaw := lack(metadata, kinds):
+        refuse_metadata(file, flaw)
+    return metadata
+
+
+def refuse_metadata(file: Path, flaw: str) -> NoReturn:
+    """Say that a file is no metadata of Minari's.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        f"{file} is not the metadata of a Minari dataset: {flaw}. Write the dataset again with "
+        "Minari; or, if the folder holds something else, say what by --format."
+    )
 
 
 def _leaves(array: pa.Array, name: str) -> Arrays:

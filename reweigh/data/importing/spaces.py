@@ -1,6 +1,8 @@
 """Gymnasium's spaces as Minari writes them, in JSON: what their entries are."""
 
+import json
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,64 @@ _FLATTEN = (
     "name the parts that the policy sees by --observations, and they are laid end to end; or "
     "record with gymnasium.wrappers.FlattenObservation"
 )
+
+
+Kinds = Mapping[str, tuple[type, ...]]
+"""The types that entries of JSON may have, by their names."""
+
+_ENTRIES: Mapping[str, Kinds] = {
+    "Box": {"dtype": (str,), "shape": (list,)},
+    "Discrete": {"n": (int,), "start": (int, NoneType)},
+    "MultiDiscrete": {"nvec": (list,), "start": (list, NoneType)},
+    "MultiBinary": {"n": (int, list)},
+    "Dict": {"subspaces": (dict,)},
+    "Tuple": {"subspaces": (list,)},
+}
+
+
+def lack(values: object, kinds: Kinds) -> str:
+    """What JSON lacks to be an object with these entries; "" if nothing."""
+    if not isinstance(values, dict):
+        return f"it is {str(values)[:40]!r}, no object"
+    for name, types in kinds.items():
+        if name not in values and NoneType not in types:
+            return f"{name!r} is missing"
+        if not isinstance(values.get(name), types):
+            return f"{name!r} is {str(values[name])[:40]!r}"
+    return ""
+
+
+def read_space(text: str, role: str) -> Space:
+    """A space out of its JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    space = json.loads(text)
+    if flaw := _flaw(space):
+        raise ValueError(f"of {role}, {flaw}")
+    return space
+
+
+def _flaw(space: Any) -> str:
+    flaw = lack(space, {"type": (str,)}) or lack(space, _ENTRIES.get(space["type"], {}))
+    if flaw:
+        return flaw
+    if "subspaces" in space:
+        parts = space["subspaces"]
+        return next(
+            filter(None, map(_flaw, parts.values() if isinstance(parts, dict) else parts)), ""
+        )
+    for name in ("shape", "nvec", "n", "start"):
+        if space.get(name) is not None and not _whole(space[name]):
+            return f"{name!r} is {str(space[name])[:40]!r}, no whole numbers"
+    return ""
+
+
+def _whole(numbers: object) -> bool:
+    if isinstance(numbers, list):
+        return all(map(_whole, numbers))
+    return isinstance(numbers, int)
 
 
 def observation_parts(space: Space, chosen: tuple[str, ...]) -> dict[str, Space]:

@@ -20,7 +20,7 @@ class Rows:
     numbers: Callable[[str], np.ndarray]
     """The entries of a column."""
     labels: Callable[[str], np.ndarray]
-    """The entries of a column that may hold names."""
+    """The entries of a column that may hold names or times."""
     look: Callable[[str], np.ndarray]
     """The entries of a column, but for those that cannot be."""
 
@@ -32,7 +32,7 @@ def survey(
     environment: str,
     *,
     fixed_types: bool,
-) -> tuple[TrajectorySchema, int]:
+) -> tuple[TrajectorySchema, int, tuple[str, ...]]:
     """What a log of these rows holds, the choices of discrete actions counted; and how many rows.
 
     Args:
@@ -43,7 +43,8 @@ def survey(
         fixed_types: whether the first rows tell the type and shape of all others.
 
     Returns:
-        The schema, and the number of rows that were seen: all if the types are not fixed.
+        The schema, the number of rows that were seen (all if the types are not fixed), and what
+        the user should know of the actions.
 
     Raises:
         ValueError: there are no rows.
@@ -62,23 +63,51 @@ def survey(
         for part in parts([name for role in counted for name in found[role]]):
             for role in counted:
                 seen[role].add([part.look(name) for name in found[role]])
+            if not any(seen[role].countable(role == "actions") for role in counted):
+                break
     if rows == 0:
         raise ValueError("The source has no rows.")
     schema = schema_of(environment, seen["observations"], seen["actions"], layout, found)
-    return schema, rows
+    return schema, rows, () if schema.discrete_actions else seen["actions"].doubts()
+
+
+def counts_steps(parts: Callable[[Sequence[str]], Iterator[Rows]], found: Found) -> bool:
+    """Whether the column of the step has whole numbers only: others are a clock.
+
+    Args:
+        parts: the rows with the columns that are asked for, some at a time.
+        found: the columns.
+    """
+    name = found.get("time", ("",))[0]
+    for part in parts([name]) if name else ():
+        try:
+            given = part.labels(name)
+        except RowError:  # of whole numbers one is missing, which read_steps says with its place
+            return True
+        if given.dtype.kind != "f":
+            return given.dtype.kind in "iub"
+        if (given != np.floor(given)).any():
+            return False
+    return True
 
 
 def read_steps(
-    parts: Iterator[Rows], found: Found, schema: TrajectorySchema
+    parts: Iterator[Rows], found: Found, schema: TrajectorySchema, *, counted: bool
 ) -> Iterator[Trajectories]:
     """Whole episodes of rows, as many as each part completes.
 
     Memory holds one part, and what came before of the episode that goes on.
 
+    Args:
+        parts: the rows, some at a time.
+        found: the columns.
+        schema: of the log.
+        counted: whether the column of the step counts them; else it is a clock.
+
     Raises:
         ValueError: something that cannot be; says in which episode and step.
     """
-    places, clock, read = _Places(), _Clock(), 0
+    places, clock, read = _Places(), _Count() if counted else _Clock(), 0
     pending: list[Steps] = []
     for part in parts:
         if part.count == 0:
@@ -92,7 +121,7 @@ def read_steps(
         try:
             if "time" in found:
                 name = found["time"][0]
-                clock.check(whole(part.numbers(name), name), time, name)
+                clock.check(_times(part, name), time, name)
             steps = {**steps_of(part.numbers, found, schema), **marks}
         except RowError as error:
             raise ValueError(
@@ -110,6 +139,21 @@ def read_steps(
             pending.append(steps)
     if pending:
         yield fragments(_joined(pending))
+
+
+def _times(part: Rows, name: str) -> np.ndarray:
+    """The entries of the column of the step: numbers or times, none of them missing.
+
+    Raises:
+        RowError: one is missing, or they are something else.
+    """
+    given = part.labels(name)
+    if given.dtype.kind not in "iubfmM":
+        raise RowError(0, f"{name}: {given[0]!r} is neither a number nor a time")
+    missing = given != given
+    if missing.any():
+        raise RowError(int(missing.argmax()), f"{name}: a value is missing")
+    return given
 
 
 def _joined(parts: Sequence[Steps]) -> Steps:
@@ -155,6 +199,30 @@ class _Places:
 
 @dataclass
 class _Clock:
+    """Whether time goes on from step to step; how far says nothing."""
+
+    _last: np.ndarray | None = None
+
+    def check(self, given: np.ndarray, time: np.ndarray, name: str) -> None:
+        """Requires that each step of an episode is later than the one before.
+
+        Raises:
+            RowError: one is not.
+        """
+        before = np.concatenate([given[:1] if self._last is None else self._last, given[:-1]])
+        bad = (given <= before) & (time > 0)
+        if bad.any():
+            row = int(bad.argmax())
+            raise RowError(
+                row,
+                f"{name}: it is {given[row]} after {before[row]}: the rows are not sorted, or some "
+                "are there twice (if the column is no clock of the steps: --time '')",
+            )
+        self._last = given[-1:]
+
+
+@dataclass
+class _Count:
     """Whether the source's own count of steps agrees."""
 
     _base: int = 0
@@ -166,6 +234,7 @@ class _Clock:
         Raises:
             RowError: they do not.
         """
+        given = whole(given, name)
         if self._last is None:
             self._base = int(given[0] == 1)
             self._last = self._base - 1
