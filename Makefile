@@ -46,7 +46,7 @@ clean:
 .venv-compare/installed: constraints.txt
 	$(PYTHON) -m venv .venv-compare
 	$(subst .venv,.venv-compare,$(PIP)) torch
-	$(subst .venv,.venv-compare,$(PIP)) stable-baselines3==2.9.2
+	$(subst .venv,.venv-compare,$(PIP)) stable-baselines3==2.9.2 "gymnasium[mujoco,box2d]" pyarrow
 	touch $@
 
 # reweigh itself is imported from here. verl comes without what it requires: it pins older versions

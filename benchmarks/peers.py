@@ -1,20 +1,20 @@
-"""Stable-Baselines3 PPO and reweigh, measured alike, in one table.
+"""Stable-Baselines3's PPO and SAC and reweigh, measured alike, in one table.
 
-The protocol and the thresholds are those of `sample_efficiency.py`. PPO has the settings that
-rl-baselines3-zoo gives for the environment (`hyperparams/ppo.yml`), and is checked after every
-update, that is each time its policy changes: every 256 steps for CartPole-v1, 4,096 for Acrobot-v1.
-Its greedy policy plays the episodes that reweigh's plays, from the same first states.
+The protocol is that of `protocol.py`. PPO and SAC have the settings that rl-baselines3-zoo gives
+for the environment (`hyperparams/ppo.yml`, `sac.yml`; SAC's defaults for InvertedPendulum-v5, which
+has none), and their greedy policies play the episodes that reweigh's plays, from the same first
+states. PPO is checked after every update, that is each time its policy changes, but no more often
+than the protocol says; SAC as often as the protocol says.
 
-One process and one thread at a time. CPU seconds are those of training to the threshold, checks
-aside.
+One process and one thread at a time, learners in turn, so that their seconds compare. CPU seconds
+are those of training to the threshold, checks aside.
 
     make compare                                                   # five seeds of each
     .venv-compare/bin/python benchmarks/peers.py --environments CartPole-v1 --seeds 0
+    .venv-compare/bin/python benchmarks/peers.py --table peers.parquet    # goes on where it stopped
 """
 
 import argparse
-import csv
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,33 +27,32 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from sample_efficiency import THRESHOLDS, Result
-from stable_baselines3 import PPO
+from protocol import EPISODES, TASKS, Result, markdown, read, write
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 ROOT = Path(__file__).parents[1]
-EPISODES = 100
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What rl-baselines3-zoo gives for one environment; whatever is not here is PPO's default."""
+    """What rl-baselines3-zoo gives for one environment; whatever is not here is a default."""
 
     environments: int
     total_steps: int  # after which linear schedules are at zero
     normalise: bool  # observations and rewards, by their running statistics
-    ppo: dict[str, Any]
+    arguments: dict[str, Any]
 
 
 SETTINGS = {
-    "CartPole-v1": Settings(
+    ("PPO", "CartPole-v1"): Settings(
         environments=8,
         total_steps=100_000,
         normalise=False,
-        ppo={
+        arguments={
             "n_steps": 32,
             "batch_size": 256,
             "n_epochs": 20,
@@ -64,24 +63,72 @@ SETTINGS = {
             "clip_range": LinearSchedule(0.2, 0.0, end_fraction=1.0),
         },
     ),
-    "Acrobot-v1": Settings(
+    ("PPO", "Acrobot-v1"): Settings(
         environments=16,
         total_steps=1_000_000,
         normalise=True,
-        ppo={"n_steps": 256, "n_epochs": 4, "gae_lambda": 0.94, "gamma": 0.99, "ent_coef": 0.0},
+        arguments={"n_steps": 256, "n_epochs": 4, "gae_lambda": 0.94, "gamma": 0.99},
     ),
+    ("PPO", "Pendulum-v1"): Settings(
+        environments=4,
+        total_steps=100_000,
+        normalise=False,
+        arguments={
+            "n_steps": 1024,
+            "n_epochs": 10,
+            "gae_lambda": 0.95,
+            "gamma": 0.9,
+            "learning_rate": 1e-3,
+            "use_sde": True,
+            "sde_sample_freq": 4,
+        },
+    ),
+    ("PPO", "InvertedPendulum-v5"): Settings(
+        environments=1,
+        total_steps=1_000_000,
+        normalise=True,
+        arguments={
+            "n_steps": 32,
+            "batch_size": 64,
+            "n_epochs": 5,
+            "gae_lambda": 0.9,
+            "gamma": 0.999,
+            "learning_rate": 2.22425e-4,
+            "ent_coef": 1.37976e-7,
+            "clip_range": 0.4,
+            "max_grad_norm": 0.3,
+            "vf_coef": 0.19816,
+        },
+    ),
+    ("PPO", "LunarLander-v3"): Settings(
+        environments=16,
+        total_steps=1_000_000,
+        normalise=False,
+        arguments={
+            "n_steps": 1024,
+            "batch_size": 64,
+            "n_epochs": 4,
+            "gae_lambda": 0.98,
+            "gamma": 0.999,
+            "ent_coef": 0.01,
+        },
+    ),
+    ("SAC", "Pendulum-v1"): Settings(1, 20_000, normalise=False, arguments={"learning_rate": 1e-3}),
+    ("SAC", "InvertedPendulum-v5"): Settings(1, 20_000, normalise=False, arguments={}),
 }
+ALGORITHMS = {"PPO": PPO, "SAC": SAC}
+DEFAULT = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "InvertedPendulum-v5"]
 
 
 class Check(BaseCallback):
-    """Plays the greedy policy after each update; ends training at the threshold or at `steps`."""
+    """Plays the greedy policy at each check; ends training at the threshold or at `steps`."""
 
     def __init__(self, environment: str, *, seed: int, steps: int):
         super().__init__()
         self.environment, self.seed, self.give_up = environment, seed, steps
-        self.steps_to_threshold: int | None = None
-        self.last_return = float("nan")
-        self.steps, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
+        self.checked_at: list[int] = []
+        self.returns: list[float] = []
+        self.seconds, self.cpu_seconds = 0.0, 0.0
         self.finished = False
 
     def _start_clocks(self) -> None:
@@ -93,18 +140,21 @@ class Check(BaseCallback):
 
     def _check(self) -> None:
         self._stop_clocks()
-        self.steps = self.model.num_timesteps
-        self.last_return = greedy_return(self.model, self.environment, seed=self.seed)
-        if self.last_return >= THRESHOLDS[self.environment]:
-            self.steps_to_threshold = self.steps
-        self.finished = self.steps_to_threshold is not None or self.steps >= self.give_up
+        self.checked_at.append(self.model.num_timesteps)
+        self.returns.append(greedy_return(self.model, self.environment, seed=self.seed))
+        there = self.returns[-1] >= TASKS[self.environment].threshold
+        self.finished = there or self.checked_at[-1] >= self.give_up
         self._start_clocks()
+
+    def _due(self) -> bool:
+        before = self.checked_at[-1] if self.checked_at else 0
+        return self.model.num_timesteps - before >= TASKS[self.environment].check_every
 
     def _on_training_start(self) -> None:
         self._start_clocks()
 
     def _on_rollout_start(self) -> None:  # the first comes before any update
-        if self.model.num_timesteps > 0:
+        if self._due() and not self.finished:
             self._check()
 
     def _on_step(self) -> bool:
@@ -122,7 +172,7 @@ def greedy_return(model: Any, environment: str, *, seed: int) -> float:
     playing = []  # (environment, episode, observation)
     for episode in range(EPISODES):
         env = gym.make(environment, disable_env_checker=True)
-        # The seeds of reweigh.acting.evaluate: both learners are checked on the same first states.
+        # The seeds of reweigh.acting.evaluate: all learners are checked on the same first states.
         stream = np.random.SeedSequence([0x5EED, seed, episode])
         observation, _ = env.reset(seed=int(stream.generate_state(1)[0]))
         playing.append((env, episode, observation))
@@ -141,99 +191,81 @@ def greedy_return(model: Any, environment: str, *, seed: int) -> float:
     return float(returns.mean())
 
 
-def measure(environment: str, seed: int, steps: int) -> Result:
-    """Train PPO once in this process."""
-    settings = SETTINGS[environment]
+def measure(algorithm: str, environment: str, seed: int, steps: int) -> Result:
+    """Train once in this process."""
+    settings = SETTINGS[algorithm, environment]
     environments = make_vec_env(environment, n_envs=settings.environments, seed=seed)
     if settings.normalise:
-        environments = VecNormalize(environments, gamma=settings.ppo["gamma"])
+        environments = VecNormalize(environments, gamma=settings.arguments["gamma"])
     check = Check(environment, seed=seed, steps=steps)
-    model = PPO("MlpPolicy", environments, seed=seed, device="cpu", **settings.ppo)
+    model = ALGORITHMS[algorithm](
+        "MlpPolicy", environments, seed=seed, device="cpu", **settings.arguments
+    )
     model.learn(settings.total_steps, callback=check)
     environments.close()
+    there = check.returns[-1] >= TASKS[environment].threshold
     return Result(
+        f"{algorithm}, Stable-Baselines3 {version('stable-baselines3')}",
         environment,
         seed,
         "{}",
-        check.steps_to_threshold,
-        check.steps,
+        check.checked_at[-1] if there else None,
+        check.checked_at[-1],
         round(check.seconds, 2),
         round(check.cpu_seconds, 2),
-        round(check.last_return, 1),
+        tuple(check.checked_at),
+        tuple(check.returns),
     )
 
 
-def measure_reweigh(
-    python: Path, environments: list[str], seeds: list[int], steps: int
-) -> list[Result]:
+def measure_reweigh(python: Path, environment: str, seed: int) -> Result:
     """Run `sample_efficiency.py` in the environment that reweigh is installed in."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "results.csv"
-        command = [python, ROOT / "benchmarks/sample_efficiency.py", "--environments"]
-        command += [*environments, "--seeds", *map(str, seeds), "--steps", str(steps)]
-        command += ["--processes", "1", "--out", out]
+        table = Path(folder) / "table.parquet"
+        command = [python, ROOT / "benchmarks/sample_efficiency.py", "--environments", environment]
+        command += ["--seeds", str(seed), "--processes", "1", "--table", table]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        with out.open(newline="") as file:
-            return [
-                Result(
-                    row["environment"],
-                    int(row["seed"]),
-                    row["options"],
-                    int(row["steps_to_threshold"]) if row["steps_to_threshold"] else None,
-                    int(row["steps"]),
-                    float(row["seconds"]),
-                    float(row["cpu_seconds"]),
-                    float(row["last_return"]),
-                )
-                for row in csv.DictReader(file)
-            ]
-
-
-def table_row(learner: str, results: list[Result]) -> str:
-    figures = [r.steps_to_threshold for r in results]
-    median = statistics.median(float("inf") if f is None else f for f in figures)
-    return (
-        f"{results[0].environment:14} {learner:24} "
-        f"{' '.join('-' if f is None else str(f) for f in figures):40} "
-        f"{median:8g} {statistics.median(r.cpu_seconds for r in results):6.1f}"
-    )
+        (result,) = read(table)
+        return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Measure Stable-Baselines3 PPO and reweigh alike, in one table."
-    )
-    parser.add_argument("--environments", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--environments", nargs="+", choices=TASKS, default=DEFAULT)
+    parser.add_argument("--learners", nargs="+", default=["reweigh", "PPO", "SAC"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=60_000, help="give up after this many steps")
+    parser.add_argument("--table", type=Path, help="Parquet file that has the rows, and gets them")
     parser.add_argument(
         "--reweigh-python",
         type=Path,
         default=ROOT / ".venv/bin/python",
         help="the Python that reweigh is installed for",
     )
-    arguments = parser.parse_args()
-    if not arguments.reweigh_python.exists():  # found out now, not after minutes of PPO
-        parser.error(f"{arguments.reweigh_python} is not there; `make compare` installs it")
+    given = parser.parse_args()
+    if not given.reweigh_python.exists():  # found out now, not after minutes of PPO
+        parser.error(f"{given.reweigh_python} is not there; `make compare` installs it")
 
     torch.set_num_threads(1)
-    peers = []
-    for environment in arguments.environments:
-        for seed in arguments.seeds:
-            peers.append(measure(environment, seed, arguments.steps))
-            print(peers[-1], file=sys.stderr, flush=True)  # minutes pass before the table
-    ours = measure_reweigh(
-        arguments.reweigh_python, arguments.environments, arguments.seeds, arguments.steps
-    )
-
-    learners = {f"Stable-Baselines3 {version('stable-baselines3')}": peers, "reweigh": ours}
-    print(
-        f"{'environment':14} {'learner':24} {'steps to threshold, each seed':40} "
-        f"{'median':>8} {'CPU s':>6}"
-    )
-    for environment in arguments.environments:
-        for learner, results in learners.items():
-            print(table_row(learner, [r for r in results if r.environment == environment]))
+    results = [] if given.table is None else read(given.table)
+    done = {(r.learner.partition(",")[0], r.environment, r.seed) for r in results}
+    for environment in given.environments:
+        for seed in given.seeds:
+            for learner in given.learners:
+                if (learner, environment, seed) in done:
+                    continue
+                if learner == "reweigh":
+                    result = measure_reweigh(given.reweigh_python, environment, seed)
+                elif (learner, environment) in SETTINGS:
+                    give_up = 3 * TASKS[environment].give_up
+                    result = measure(learner, environment, seed, give_up)
+                else:
+                    continue
+                results.append(result)
+                print(*result.key, result.steps_to_threshold or "-", file=sys.stderr, flush=True)
+                if given.table is not None:
+                    write(given.table, results)
+    order = {name: number for number, name in enumerate(TASKS)}
+    print(markdown(sorted(results, key=lambda r: (order[r.environment], r.learner, r.seed))))
 
 
 if __name__ == "__main__":

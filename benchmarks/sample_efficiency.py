@@ -1,129 +1,97 @@
 """Environment steps and processor seconds until the greedy policy reaches the threshold.
 
-Protocol: at each check the policy is frozen and its mode plays 100 fresh episodes whose steps are
-not counted; the figure is the number of environment steps at the first check whose mean return
-reaches the threshold. Checks come every 128 steps for CartPole-v1, every 512 elsewhere. All seeds
-are reported, a miss as `-`.
+The protocol is that of `protocol.py`. Runs go side by side, one thread each; each is a row of a
+Parquet table, and those that the table has are not run again. A run's figures do not depend on the
+others, but for its seconds.
 
-    python benchmarks/sample_efficiency.py                         # the table of the README
-    python benchmarks/sample_efficiency.py --seeds 0 1 2 --options '{"reuse": 1}'
+    python benchmarks/sample_efficiency.py                         # the defaults, five seeds
+    python benchmarks/sample_efficiency.py --environments CartPole-v1 --options '{"reuse": 1}'
+    python benchmarks/sample_efficiency.py --table docs/sample-efficiency.parquet
 """
 
 import argparse
-import csv
 import json
-import statistics
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from reweigh.train.progress import Progress
+from protocol import EPISODES, TASKS, Result, markdown, read, write
 
-THRESHOLDS = {
-    "CartPole-v1": 475.0,
-    "Acrobot-v1": -100.0,
-    "Pendulum-v1": -200.0,
-    "MountainCar-v0": -110.0,
-    "MountainCarContinuous-v0": 90.0,
-    "InvertedPendulum-v5": 950.0,
-    "LunarLander-v3": 200.0,
-}
+DEFAULT = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "InvertedPendulum-v5"]
 
 
-@dataclass(frozen=True)
-class Result:
-    """One training run."""
-
-    environment: str
-    seed: int
-    options: str
-    steps_to_threshold: int | None
-    steps: int
-    seconds: float
-    cpu_seconds: float
-    last_return: float
-
-
-def curve(environment: str, seed: int, steps: int, options: str, folder: Path) -> "list[Progress]":
-    """Train once in this process, in a run folder of its own; return what each iteration told."""
+def measure(environment: str, seed: int, steps: int, options: str) -> Result:
+    """Train once in this process, in a run folder that is removed."""
     from reweigh.train.config import TrainConfig
     from reweigh.train.loop import train
     from reweigh.train.start import collect_here, new_run
 
+    task = TASKS[environment]
     config = TrainConfig(
         **{
             "environment": environment,
             "seed": seed,
             "steps": steps,
-            "threshold": THRESHOLDS[environment],
-            "check_every": 128 if environment == "CartPole-v1" else 512,
-            "evaluation_episodes": 100,
+            "threshold": task.threshold,
+            "check_every": task.check_every,
+            "evaluation_episodes": EPISODES,
             **json.loads(options),
         }
     )
-    run = new_run(folder, config)
-    return list(train(run, collect_here(run)))
-
-
-def measure(environment: str, seed: int, steps: int, options: str) -> Result:
-    """Train once and keep the figures alone."""
     with tempfile.TemporaryDirectory() as folder:
-        history = curve(environment, seed, steps, options, Path(folder) / "run")
+        run = new_run(Path(folder) / "run", config)
+        history = list(train(run, collect_here(run)))
     last = history[-1]
-    returns = [p.evaluation_return for p in history if p.evaluation_return is not None]
-    if not returns:
-        raise ValueError(f"{steps} steps of {environment} end before the first check; give more")
+    checks = [(p.steps, r) for p in history if (r := p.evaluation_return) is not None]
+    reached = [steps for steps, found in checks if found >= task.threshold]
     return Result(
+        learner="reweigh",
         environment=environment,
         seed=seed,
         options=options,
-        steps_to_threshold=last.steps if max(returns) >= THRESHOLDS[environment] else None,
+        steps_to_threshold=reached[0] if reached else None,
         steps=last.steps,
         seconds=round(last.seconds, 2),
         cpu_seconds=round(last.cpu_seconds, 2),
-        last_return=round(returns[-1], 1),
+        checked_at=tuple(steps for steps, _ in checks),
+        returns=tuple(found for _, found in checks),
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--environments", nargs="+", default=["CartPole-v1", "Acrobot-v1"])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--environments", nargs="+", choices=TASKS, default=DEFAULT)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=20_000, help="give up after this many steps")
-    parser.add_argument("--options", default="{}", help="JSON of options of `reweigh train`")
+    parser.add_argument("--options", nargs="+", default=["{}"], help="JSON of train's options")
+    parser.add_argument("--steps", type=int, help="give up after this many steps")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="append every run to this CSV file")
-    arguments = parser.parse_args()
+    parser.add_argument("--table", type=Path, help="Parquet file that has the rows, and gets them")
+    given = parser.parse_args()
 
-    context = get_context("spawn")
-    with ProcessPoolExecutor(arguments.processes, mp_context=context) as pool:
+    options = [json.dumps(json.loads(each), sort_keys=True) for each in given.options]
+    kept = [] if given.table is None else read(given.table)
+    done = {result.key: result for result in kept}
+    asked = [
+        ("reweigh", environment, seed, option)
+        for environment in given.environments
+        for option in options
+        for seed in given.seeds
+    ]
+    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
         jobs = [
-            pool.submit(measure, environment, seed, arguments.steps, arguments.options)
-            for environment in arguments.environments
-            for seed in arguments.seeds
+            pool.submit(measure, name, seed, given.steps or TASKS[name].give_up, option)
+            for key in asked
+            if key not in done
+            for _, name, seed, option in [key]
         ]
-        results = [job.result() for job in jobs]
-
-    print(f"{'environment':24} {'steps to threshold, each seed':44} {'median':>8} {'CPU s':>6}")
-    for environment in arguments.environments:
-        mine = [r for r in results if r.environment == environment]
-        figures = [r.steps_to_threshold for r in mine]
-        median = statistics.median(float("inf") if f is None else f for f in figures)
-        print(
-            f"{environment:24} {' '.join('-' if f is None else str(f) for f in figures):44} "
-            f"{median:8g} {statistics.median(r.cpu_seconds for r in mine):6.1f}"
-        )
-    if arguments.out:
-        new = not arguments.out.exists()
-        with arguments.out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(asdict(results[0])))
-            if new:
-                writer.writeheader()
-            writer.writerows(asdict(r) for r in results)
+        for job in as_completed(jobs):
+            result = job.result()
+            done[result.key] = result
+            print(*result.key[1:], result.steps_to_threshold or "-", flush=True)
+            if given.table is not None:
+                write(given.table, done.values())
+    print(markdown([done[key] for key in asked]))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def _parquet(path: Path, schema: TrajectorySchema) -> Iterator[Trajectories]:
     try:
         # Pages were written with checksums, since a flipped bit would go unnoticed otherwise.
         with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=_EPISODES):
+            for batch in file.iter_batches(batch_size=_EPISODES, use_threads=False):
                 yield _of_rows(batch, schema)
     except (pa.ArrowException, OSError, KeyError, RowError) as error:
         raise ValueError(f"{path} is damaged: {error}. Export it again.") from None

@@ -67,7 +67,7 @@ def parquet_files(files: Sequence[Path]) -> Table:
         for file in files:
             # Without the buffer, which is the whole file.
             with readable(file, "Parquet"), pq.ParquetFile(file, pre_buffer=False) as opened:
-                yield from opened.iter_batches(count, columns=list(columns))
+                yield from opened.iter_batches(count, columns=list(columns), use_threads=False)
 
     return Table(place, "Parquet", schemas[0], batches, rows)
 
