@@ -31,14 +31,14 @@ class Range:
     def groups(self, metadata: pq.FileMetaData) -> list[int]:
         """The row groups of a file that may hold such rows, by their statistics."""
         place = metadata.schema.to_arrow_schema().get_field_index(self.names[0])
-        found = []
-        for number in range(metadata.num_row_groups):
-            told = metadata.row_group(number).column(place).statistics
+
+        def may_hold(group: int) -> bool:
+            told = metadata.row_group(group).column(place).statistics
             if told is None or not told.has_min_max:
-                found.append(number)
-            elif told.max >= self.first[0] and told.min <= self.last[0]:
-                found.append(number)
-        return found
+                return True
+            return told.max >= self.first[0] and told.min <= self.last[0]
+
+        return [group for group in range(metadata.num_row_groups) if may_hold(group)]
 
     def rows(self, table: pa.Table) -> np.ndarray:
         """Indices of such rows."""
