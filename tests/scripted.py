@@ -66,12 +66,16 @@ class Bounded(gym.Env):
         return np.zeros((2, 2), np.float32), 0.0, False, False, {}
 
 
-class DictObservations(Bounded):
-    observation_space = gym.spaces.Dict({"x": gym.spaces.Discrete(2)})
+class SequenceObservations(Bounded):
+    observation_space = gym.spaces.Tuple([gym.spaces.Sequence(gym.spaces.Discrete(2))])
 
 
-class MultiDiscreteActions(Bounded):
-    action_space = gym.spaces.MultiDiscrete([2, 3])
+class WholeNumberActions(Bounded):
+    action_space = gym.spaces.Dict({"count": gym.spaces.Box(0, 9, (2,), np.int64)})
+
+
+class NoActions(Bounded):
+    action_space = gym.spaces.Tuple([])
 
 
 class FromOne(Counting):
@@ -165,8 +169,9 @@ for _class in (
     AlwaysRaising,
     InfiniteReward,
     Bounded,
-    DictObservations,
-    MultiDiscreteActions,
+    SequenceObservations,
+    WholeNumberActions,
+    NoActions,
     FromOne,
     Unrepeatable,
     OddBounds,

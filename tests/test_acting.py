@@ -1,6 +1,7 @@
 """Collection loses, doubles and mislabels nothing; policies know the log-probs they act with."""
 
 import json
+from importlib.util import find_spec
 
 import gymnasium as gym
 import numpy as np
@@ -238,8 +239,18 @@ def test_discrete_actions_count_from_zero_and_discrete_observations_are_one_hot(
         ("CartPol-v1", "Did you mean: `CartPole`"),
         ("CartPole-v77", "CartPole-v77"),
         ("nowhere_at_all:Thing-v0", "nowhere_at_all"),
-        ("DictObservations-v0", "supported: Box or Discrete observations"),
-        ("MultiDiscreteActions-v0", "supported: Box or Discrete observations"),
+        (
+            "SequenceObservations-v0",
+            r"has observations Tuple\(Sequence.*supported: Box, Discrete, Multi",
+        ),
+        (
+            "WholeNumberActions-v0",
+            r"has actions Dict\('count': Box.*supported: Box of floating point",
+        ),
+        (
+            "NoActions-v0",
+            r"has actions Tuple\(\); supported: Box of floating point, Discrete, Multi",
+        ),
     ],
 )
 def test_what_cannot_be_made_is_said_in_one_line(environment, message):
@@ -256,13 +267,10 @@ def test_what_cannot_be_made_is_said_in_one_line(environment, message):
     ],
 )
 def test_a_missing_extra_is_named_with_its_command(environment, module, command):
-    try:
-        __import__(module)
-    except ModuleNotFoundError:
-        with pytest.raises(ValueError, match=command):
-            make(environment)
-    else:
+    if find_spec(module):  # importing Box2D crashes where warnings are errors
         pytest.skip(f"{module} is installed")
+    with pytest.raises(ValueError, match=command):
+        make(environment)
 
 
 def test_policies_are_rebuilt_from_their_description():

@@ -124,7 +124,7 @@ def one_line(err):
     [
         (["train", "CartPol-v1"], "Did you mean: `CartPole`"),
         (["train", "no_such_module:Thing-v0"], "no module named 'no_such_module'"),
-        (["train", "MultiDiscreteActions-v0"], "supported: Box or Discrete"),
+        (["train", "WholeNumberActions-v0"], "supported: Box of floating point"),
         (["train", "CartPole-v1", "--epochs", "0"], "epochs is 0"),
         (["train", "CartPole-v1", "--out", "/proc/nowhere/run"], "choose another folder"),
         (["train", "CartPole-v1", "--out", __file__], "choose another folder"),

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import nn
 
 from reweigh.acting.environments import RAISED, episode_seed
+from reweigh.acting.sampling import Sampler, sampler_of
 from reweigh.data.trajectories import Trajectories
 
 
@@ -38,17 +39,11 @@ class Position:
 
 @dataclass
 class Tick:
-    """One step of all environments; `live` is False where the step was only a reset."""
+    """One step of all environments."""
 
     observations: np.ndarray
     actions: np.ndarray
-    log_probs: np.ndarray
     rewards: np.ndarray
-    final_observations: np.ndarray  # what each step led to, before any reset
-    terminated: np.ndarray
-    truncated: np.ndarray
-    live: np.ndarray
-    raised: list[str | None]
 
 
 @dataclass
@@ -60,6 +55,9 @@ class Fragment:
     last: int
     episode: int
     time_start: int
+    final_observation: Any  # what the last step led to, before any reset
+    terminated: bool = False
+    truncated: bool = False
 
 
 @dataclass
@@ -86,7 +84,8 @@ class Collector:
             )
         if not self.positions:
             self.positions = [Position(i) for i in range(self.environments.num_envs)]
-        self.observations, _ = self.environments.reset()
+        observations, _ = self.environments.reset()
+        self.observations = np.array(observations)
         self.resetting = np.zeros(self.environments.num_envs, dtype=bool)
 
     def collect(self, policy: nn.Module, *, version: int, steps: int) -> Collected:
@@ -103,135 +102,120 @@ class Collector:
         fragments: list[Fragment] = []
         returns: list[float] = []
         dropped: list[str] = []
-        taken = 0
-        firsts = [0] * len(self.positions)
+        taken, count = 0, len(self.positions)
+        # What ticks change in all environments at once; written back to the positions.
+        firsts = np.zeros(count, dtype=np.int64)
+        times = np.array([position.time for position in self.positions])
+        sums = np.array([position.episode_return for position in self.positions])
+        seed = episode_seed(self.seed, version)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(episode_seed(self.seed, version))
+            torch.manual_seed(seed)
+            sampler = sampler_of(policy, version=version, seed=seed)
             while taken < steps:
-                tick = self._tick(policy, version)
-                now = len(ticks)
+                self._refuse_broken(times)
+                resets = self.resetting
+                tick, terminated, truncated, infos = self._tick(sampler)
                 ticks.append(tick)
-                taken += int(tick.live.sum())
-                for i, position in enumerate(self.positions):
-                    if not tick.live[i]:
-                        firsts[i] = now + 1
-                        continue
-                    position.time += 1
-                    position.episode_return += float(tick.rewards[i])
-                    if not (tick.terminated[i] or tick.truncated[i]):
-                        continue
-                    if tick.raised[i]:
+                now = len(ticks) - 1
+                times += 1
+                sums += tick.rewards
+                taken += count
+                if self.mode == AutoresetMode.NEXT_STEP and resets.any():  # their step was none
+                    firsts[resets], times[resets], sums[resets] = now + 1, 0, 0.0
+                    taken -= int(resets.sum())
+                ends = (terminated | truncated) & ~resets
+                for i in np.flatnonzero(ends).tolist() if np.count_nonzero(ends) else ():
+                    position = self.positions[i]
+                    position.time, position.episode_return = int(times[i]), float(sums[i])
+                    if raised := self._raised(infos, i):
                         dropped.append(
                             f"episode {position.episode} dropped at step {position.time - 1}: "
-                            f"the environment raised {tick.raised[i]}"
+                            f"the environment raised {raised}"
                         )
                     else:
-                        fragments.append(self._fragment(i, firsts[i], now))
+                        ended = bool(terminated[i]), bool(truncated[i])
+                        final = self._final(infos, i)
+                        fragments.append(self._fragment(i, int(firsts[i]), now, final, *ended))
                         returns.append(position.episode_return)
-                    self.positions[i] = Position(position.episode + len(self.positions))
-                    firsts[i] = now + 1
-        end = len(ticks) - 1
-        fragments += [
-            self._fragment(i, first, end) for i, first in enumerate(firsts) if first <= end
-        ]
-        if not fragments:
-            raise ValueError(f"no step could be kept: {dropped[-1]}")
-        return Collected(
-            self._pack(ticks, fragments, version),
-            taken,
-            tuple(returns),
-            tuple(dropped),
-            tuple(replace(position) for position in self.positions),
-        )
+                    self.positions[i] = Position(position.episode + count)
+                    firsts[i], times[i], sums[i] = now + 1, 0, 0.0
+            for i, position in enumerate(self.positions):
+                position.time, position.episode_return = int(times[i]), float(sums[i])
+                if firsts[i] < len(ticks):
+                    last, final = len(ticks) - 1, self.observations[i]
+                    fragments.append(self._fragment(i, int(firsts[i]), last, final))
+            if not fragments:
+                raise ValueError(f"no step could be kept: {dropped[-1]}")
+            return Collected(
+                self._pack(ticks, fragments, sampler, version),
+                taken,
+                tuple(returns),
+                tuple(dropped),
+                tuple(replace(position) for position in self.positions),
+            )
 
-    def _tick(self, policy: nn.Module, version: int) -> Tick:
+    def _tick(self, sampler: Sampler) -> tuple[Tick, np.ndarray, np.ndarray, dict[str, Any]]:
         observations = self.observations
-        self._refuse_broken(observations)
-        actions, log_probs = sample(policy, observations, version)
+        actions = sampler.act(observations)
         actions = actions.astype(self.environments.single_action_space.dtype, copy=False)
-        live = ~self.resetting
         following, rewards, terminated, truncated, infos = self.environments.step(actions)
-        ended = terminated | truncated
-        final, raised = following, self._raised(infos, ended)
-        if self.mode == AutoresetMode.SAME_STEP:
-            if ended.any():
-                final = following.copy()
-                for i in np.flatnonzero(ended):
-                    final[i] = infos["final_obs"][i]
-        else:
-            self.resetting = ended.copy()
-        self.observations = following
-        return Tick(
-            observations,
-            actions,
-            log_probs,
-            np.asarray(rewards, dtype=np.float64).copy(),
-            final,
-            terminated.copy(),
-            truncated.copy(),
-            live,
-            raised,
-        )
+        # Copied: an environment may write the next ones over these.
+        self.observations = np.array(following)
+        if self.mode == AutoresetMode.NEXT_STEP:
+            self.resetting = terminated | truncated
+        tick = Tick(observations, actions, np.array(rewards, dtype=np.float64))
+        return tick, terminated, truncated, infos
 
-    def _refuse_broken(self, observations: np.ndarray) -> None:
+    def _refuse_broken(self, times: np.ndarray) -> None:
+        observations = self.observations
         if observations.dtype.kind != "f" or np.isfinite(observations).all():
             return
         i = int(np.argmax(~np.isfinite(observations).reshape(len(observations), -1).all(axis=1)))
         raise ValueError(
-            f"observations: {observations[i]} at step {self.positions[i].time} of episode "
+            f"observations: {observations[i]} at step {times[i]} of episode "
             f"{self.positions[i].episode}; only finite numbers can be learnt from, so mend the "
             "environment"
         )
 
-    def _raised(self, infos: dict[str, Any], ended: np.ndarray) -> list[str | None]:
+    def _raised(self, infos: dict[str, Any], i: int) -> str | None:
         told = infos.get("final_info", infos) if self.mode == AutoresetMode.SAME_STEP else infos
-        if RAISED not in told:
-            return [None] * len(ended)
-        return [told[RAISED][i] if told[f"_{RAISED}"][i] else None for i in range(len(ended))]
+        return told[RAISED][i] if RAISED in told and told[f"_{RAISED}"][i] else None
 
-    def _fragment(self, i: int, first: int, last: int) -> Fragment:
+    def _final(self, infos: dict[str, Any], i: int) -> Any:
+        if self.mode == AutoresetMode.SAME_STEP:
+            return np.array(infos["final_obs"][i])
+        return self.observations[i]
+
+    def _fragment(self, i: int, first: int, last: int, *end: Any) -> Fragment:
         position = self.positions[i]
-        return Fragment(i, first, last, position.episode, position.time - (last - first + 1))
+        start = position.time - (last - first + 1)
+        return Fragment(i, first, last, position.episode, start, *end)
 
-    def _pack(self, ticks: list[Tick], fragments: list[Fragment], version: int) -> Trajectories:
-        def steps(column: str) -> np.ndarray:
-            table = np.stack([getattr(tick, column) for tick in ticks])
-            return np.concatenate([table[f.first : f.last + 1, f.environment] for f in fragments])
+    def _pack(
+        self, ticks: list[Tick], fragments: list[Fragment], sampler: Sampler, version: int
+    ) -> Trajectories:
+        def table(column: str) -> np.ndarray:
+            rows = np.concatenate([getattr(tick, column) for tick in ticks])
+            return rows.reshape(len(ticks), -1, *rows.shape[1:])
 
-        def at_end(column: str) -> np.ndarray:
-            return np.stack([getattr(ticks[f.last], column)[f.environment] for f in fragments])
+        observations, actions = table("observations"), table("actions")
+
+        def steps(rows: np.ndarray) -> np.ndarray:
+            return np.concatenate([rows[f.first : f.last + 1, f.environment] for f in fragments])
 
         return Trajectories(
-            observations=steps("observations"),
-            actions=steps("actions"),
-            rewards=steps("rewards"),
-            log_probs=steps("log_probs"),
+            observations=steps(observations),
+            actions=steps(actions),
+            rewards=steps(table("rewards")),
+            log_probs=steps(sampler.log_probs(observations, actions)),
             lengths=np.array([f.last - f.first + 1 for f in fragments]),
-            final_observations=at_end("final_observations"),
-            terminated=at_end("terminated"),
-            truncated=at_end("truncated"),
+            final_observations=np.array(
+                [f.final_observation for f in fragments], dtype=observations.dtype
+            ),
+            terminated=np.array([f.terminated for f in fragments]),
+            truncated=np.array([f.truncated for f in fragments]),
             policy_version=np.full(len(fragments), version),
             episode=np.array([f.episode for f in fragments]),
             seed=np.array([episode_seed(self.seed, f.episode) for f in fragments]),
             time_start=np.array([f.time_start for f in fragments]),
         )
-
-
-def sample(
-    policy: nn.Module, observations: np.ndarray, version: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return one action for each observation, and its log-prob (float64, in nats).
-
-    Raises:
-        ValueError: the policy gives NaN.
-    """
-    distribution = policy(torch.from_numpy(observations))
-    diverged = f"policy version {version} gives NaN: it has diverged; try a smaller learning rate"
-    try:
-        actions = distribution.sample()
-    except RuntimeError as error:  # how torch refuses to sample from NaN
-        raise ValueError(diverged) from error
-    log_probs = distribution.log_prob(actions).double().numpy()
-    if not np.isfinite(log_probs).all():
-        raise ValueError(diverged)
-    return actions.numpy(), log_probs

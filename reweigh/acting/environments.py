@@ -1,14 +1,10 @@
-"""Gymnasium environments as the rest of the package meets them.
+"""Gymnasium environments as the rest of the package meets them: flat, guarded, seeded."""
 
-Bounds of continuous actions belong to the environment here, not to the policy: an action is
-stretched from [-1, 1] to the environment's bounds and clipped at them inside the environment, and
-the log keeps the action that the policy sampled. Its density is then a plain one, without the
-log-prob errors that squashing makes at the bounds.
-"""
-
+import json
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -17,19 +13,20 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from reweigh.acting.policy import policy_of
+from reweigh.acting.spaces import MixedRow, with_flat_spaces
+from reweigh.acting.vector import ArrayVectorEnv
 from reweigh.data.schema import ArraySpec, TrajectorySchema
 
 RAISED = "reweigh.raised"
 """Key of the info in which an episode that the environment broke says how."""
 
-SUPPORTED = "Box or Discrete observations, and Box (floating point) or Discrete actions"
 
-
-def make(environment: str) -> gym.Env:
+def make(environment: str, *, memory: int = 1) -> gym.Env:
     """Make an environment by its Gymnasium id (`module:id` imports the module first).
 
-    Box actions: the policy's [-1, 1] is stretched over finite bounds, and anything outside the
-    bounds is clipped. Discrete actions count from 0.
+    Observations and actions are flat (`spaces.with_flat_spaces`). Box actions: the policy's [-1, 1]
+    is stretched over finite bounds, and anything outside the bounds is clipped. With `memory`, an
+    observation is the last so many of them, 0 where an episode has not had that many.
 
     Raises:
         ValueError: unknown id, a package that is not installed, or an unsupported space; the
@@ -54,7 +51,12 @@ def make(environment: str) -> gym.Env:
         ) from None
     except Exception as error:  # foreign code: anything may come out of it
         raise ValueError(f"{environment} cannot be made: {_one_line(error)}") from error
-    return _with_plain_spaces(env, environment)
+    env = with_flat_spaces(env, environment)
+    if memory == 1:
+        return env
+    if isinstance(env.observation_space, spaces.Discrete):
+        env = gym.wrappers.FlattenObservation(env)  # one-hot
+    return gym.wrappers.FrameStackObservation(env, memory, padding_type="zero")
 
 
 def _install(environment: str) -> str:
@@ -73,38 +75,6 @@ def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _with_plain_spaces(env: gym.Env, environment: str) -> gym.Env:
-    observation, action = env.observation_space, env.action_space
-    if not isinstance(observation, spaces.Box | spaces.Discrete):
-        raise ValueError(f"{environment} has observations {observation}; supported: {SUPPORTED}")
-    if isinstance(observation, spaces.Discrete) and observation.start != 0:
-        first_state, plain = observation.start, spaces.Discrete(int(observation.n))
-        env = gym.wrappers.TransformObservation(env, lambda index: index - first_state, plain)
-    if isinstance(action, spaces.Discrete):
-        if action.start == 0:
-            return env
-        first, plain = int(action.start), spaces.Discrete(int(action.n))
-        return gym.wrappers.TransformAction(env, lambda index: index + first, plain)
-    if not isinstance(action, spaces.Box) or not np.issubdtype(action.dtype, np.floating):
-        raise ValueError(f"{environment} has actions {action}; supported: {SUPPORTED}")
-    return _with_free_actions(env, action)
-
-
-def _with_free_actions(env: gym.Env, box: spaces.Box) -> gym.Env:
-    """Let any number be an action: [-1, 1] covers finite bounds; what lies beyond is clipped."""
-    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
-    bounded = np.isfinite(low) & np.isfinite(high)
-    middle = np.where(bounded, low / 2 + high / 2, 0.0)
-    half_width = np.where(bounded, high / 2 - low / 2, 1.0)
-
-    def to_bounds(action: np.ndarray) -> np.ndarray:
-        # Clipped last: rounding must not carry an action out of the environment's bounds.
-        return np.clip(middle + half_width * action, low, high).astype(box.dtype)
-
-    free = spaces.Box(-np.inf, np.inf, box.shape, np.dtype(box.dtype).type)
-    return gym.wrappers.TransformAction(env, to_bounds, free)
-
-
 def schema(environment: str, env: gym.Env) -> TrajectorySchema:
     """Describe the rows that a log of this environment holds."""
     observation, action = env.observation_space, env.action_space
@@ -112,21 +82,38 @@ def schema(environment: str, env: gym.Env) -> TrajectorySchema:
         environment=environment,
         observation=_array(observation),
         action=_array(action),
-        discrete_actions=isinstance(action, spaces.Discrete),
+        discrete_actions=isinstance(action, spaces.Discrete | spaces.MultiDiscrete),
     )
 
 
 def _array(space: spaces.Space) -> ArraySpec:
     assert space.shape is not None
-    choices = (int(space.n),) if isinstance(space, spaces.Discrete) else ()
+    choices: tuple[int, ...] = ()
+    if isinstance(space, spaces.Discrete):
+        choices = (int(space.n),)
+    elif isinstance(space, spaces.MultiDiscrete):
+        choices = tuple(space.nvec.tolist())
     return ArraySpec(str(space.dtype), tuple(space.shape), choices)
 
 
-def policy_description(env: gym.Env, hidden: Sequence[int]) -> str:
+def policy_description(
+    env: gym.Env, hidden: Sequence[int], *, standardise: bool = False, memory: int = 1
+) -> str:
     """Describe the built-in policy for an environment, as `policy.build` reads it."""
-    return policy_of(schema("", env), hidden)
+    description = policy_of(schema("", env), hidden, standardise=standardise, memory=memory)
+    action = env.action_space
+    if not isinstance(action, MixedRow):
+        return description
+    # To the log its actions are real numbers, and so the policy of them is Gaussian.
+    mixed = json.loads(description)
+    (size,) = mixed.pop("action_shape")
+    choices = list(action.choices)
+    return json.dumps(
+        {**mixed, "kind": "mixed", "choices": choices, "numbers": size - len(choices)}
+    )
 
 
+@lru_cache(maxsize=4096)  # asked for again when the episode is logged
 def episode_seed(run_seed: int, episode: int) -> int:
     """Return the seed of an episode's reset: a function of the run's seed and its number alone."""
     return int(np.random.SeedSequence([run_seed, episode]).generate_state(1)[0])
@@ -138,6 +125,11 @@ class Slot:
 
     episode: int
     actions: Iterable[Any] = ()
+
+
+def _copied(observation: Any) -> Any:
+    # A copy of an array costs a tenth of a deep one.
+    return observation.copy() if type(observation) is np.ndarray else deepcopy(observation)
 
 
 class Guarded(gym.Wrapper):
@@ -160,7 +152,7 @@ class Guarded(gym.Wrapper):
             observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:  # foreign code: anything may come out of it
             raise ValueError(f"the environment raised in reset: {_one_line(error)}") from error
-        self._observation = deepcopy(observation)
+        self._observation = _copied(observation)
         return self._observation, info
 
     def step(self, action: Any) -> Any:
@@ -169,12 +161,12 @@ class Guarded(gym.Wrapper):
             observation, *rest = self.env.step(action)
         except Exception as error:  # foreign code: anything may come out of it
             return self._observation, 0.0, False, True, {RAISED: _one_line(error)}
-        self._observation = deepcopy(observation)
+        self._observation = _copied(observation)
         return self._observation, *rest
 
 
-class SeededEpisodes(gym.Wrapper):
-    """Play episodes number `slot.episode`, then every `stride`-th, each reset by its own seed.
+class SeededEpisodes(Guarded):
+    """Plays episodes number `slot.episode`, then every `stride`-th, each reset by its own seed.
 
     The first reset replays the slot's actions, so that a resumed run goes on mid-episode.
     """
@@ -191,9 +183,9 @@ class SeededEpisodes(gym.Wrapper):
         del seed
         own = episode_seed(self._run_seed, self._next_episode)
         self._next_episode += self._stride
-        observation, info = self.env.reset(seed=own, options=options)
+        observation, info = super().reset(seed=own, options=options)
         for action in self._replay:
-            observation, *_, info = self.env.step(action)
+            observation, *_, info = self.step(action)
         self._replay = []
         return observation, info
 
@@ -203,12 +195,13 @@ def make_vector(
     *,
     seed: int,
     slots: Sequence[Slot],
+    memory: int = 1,
     autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
 ) -> SyncVectorEnv:
     """Make one environment a slot, side by side, each episode seeded by its number."""
 
     def of(slot: Slot) -> gym.Env:
-        env = Guarded(make(environment))
+        env = make(environment, memory=memory)
         return SeededEpisodes(env, run_seed=seed, slot=slot, stride=len(slots))
 
-    return SyncVectorEnv([lambda s=s: of(s) for s in slots], autoreset_mode=autoreset_mode)
+    return ArrayVectorEnv([lambda s=s: of(s) for s in slots], autoreset_mode=autoreset_mode)

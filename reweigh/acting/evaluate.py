@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from reweigh.acting.environments import Guarded, make
+from reweigh.acting.sampling import modes_of
 
 # Evaluation draws its reset seeds from streams of their own.
 _EVALUATION = 0x5EED
@@ -15,7 +16,13 @@ LIMIT = 10_000
 
 
 def evaluate(
-    policy: nn.Module, environment: str, *, episodes: int, seed: int, parallel: int = 25
+    policy: nn.Module,
+    environment: str,
+    *,
+    episodes: int,
+    seed: int,
+    memory: int = 1,
+    parallel: int = 25,
 ) -> np.ndarray:
     """Return the undiscounted returns `[episodes]` of the policy's mode, pi's most likely action.
 
@@ -23,7 +30,10 @@ def evaluate(
     environment raises counts with the rewards it had until then, and so does one that is still
     going after `LIMIT` steps in an environment that has no time limit of its own.
     """
-    envs = [_limited(Guarded(make(environment))) for _ in range(min(parallel, episodes))]
+    modes = modes_of(policy)
+    envs = [
+        _limited(Guarded(make(environment, memory=memory))) for _ in range(min(parallel, episodes))
+    ]
     returns = np.zeros(episodes)
     waiting = iter(range(episodes))
     playing = []  # (environment, episode, observation)
@@ -32,7 +42,8 @@ def evaluate(
             episode = next(waiting)
             playing.append((env, episode, _begin(env, seed, episode)))
         while playing:
-            actions = greedy(policy, np.stack([observation for *_, observation in playing]))
+            with torch.no_grad():
+                actions = modes(np.array([observation for *_, observation in playing]))
             going = []
             for (env, episode, _), action in zip(playing, actions, strict=True):
                 observation, reward, terminated, truncated, _ = env.step(action)
@@ -51,7 +62,7 @@ def evaluate(
 def greedy(policy: nn.Module, observations: np.ndarray) -> np.ndarray:
     """Return the mode of pi(. | s) for each observation of the batch."""
     with torch.no_grad():
-        return policy(torch.from_numpy(observations)).mode.numpy()
+        return modes_of(policy)(observations)
 
 
 def _limited(env: gym.Env) -> gym.Env:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
+from reweigh.acting.mixed import MixedPolicy
+from reweigh.acting.networks import network
 from reweigh.acting.standardised import Standardised
 from reweigh.acting.tabular import TabularPolicy, independent_choices
 from reweigh.data.schema import TrajectorySchema
@@ -26,56 +28,8 @@ class Policy(Protocol):
         ...
 
 
-class OneHot(nn.Module):
-    """Encode discrete observations `[B]` as one-hot vectors `[B, classes]`."""
-
-    def __init__(self, classes: int):
-        super().__init__()
-        self.classes = classes
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Return float32 `[B, classes]`."""
-        return nn.functional.one_hot(observations.long(), self.classes).float()
-
-
-class Flatten(nn.Module):
-    """Flatten observations `[B, *shape]` to float32 `[B, size]`."""
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Return float32 `[B, size]`."""
-        return observations.reshape(len(observations), -1).float()
-
-
-def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def multilayer_perceptron(
-    observation_shape: Sequence[int],
-    observation_classes: int,
-    hidden: Sequence[int],
-    outputs: int,
-    *,
-    output_gain: float,
-) -> nn.Sequential:
-    """Build tanh layers with orthogonal weights on a flattened or one-hot observation.
-
-    A small `output_gain` starts a policy close to uniform, so that its first importance weights
-    are close to 1 (Andrychowicz et al. 2021, section 3.2).
-    """
-    size = observation_classes or math.prod(observation_shape)
-    layers: list[nn.Module] = [OneHot(observation_classes) if observation_classes else Flatten()]
-    for width in hidden:
-        layers += [_linear(size, width, math.sqrt(2)), nn.Tanh()]
-        size = width
-    return nn.Sequential(*layers, _linear(size, outputs, output_gain))
-
-
 class CategoricalPolicy(nn.Module):
-    """pi(a | s) = softmax(f(s))_a for `actions` discrete actions, f a multilayer perceptron.
+    """pi(a | s) = softmax(f(s))_a for `actions` discrete actions, f a network (`networks.network`).
 
     `observation_classes` is the number of values of a discrete observation, 0 for a Box.
     """
@@ -86,10 +40,16 @@ class CategoricalPolicy(nn.Module):
         observation_classes: int,
         actions: int,
         hidden: Sequence[int],
+        memory: int = 1,
     ):
         super().__init__()
-        self.logits = multilayer_perceptron(
-            observation_shape, observation_classes, hidden, actions, output_gain=0.01
+        self.logits = network(
+            observation_shape,
+            observation_classes,
+            hidden,
+            actions,
+            output_gain=0.01,
+            memory=memory,
         )
 
     def forward(self, observations: Tensor) -> Categorical:
@@ -102,7 +62,7 @@ class CategoricalPolicy(nn.Module):
 class MultiCategoricalPolicy(nn.Module):
     """pi(a | s) = Π_i softmax(f_i(s))_{a_i}: an action is several choices, made independently.
 
-    `choices` is how many there are for each number of an action. f is one multilayer perceptron.
+    `choices` is how many there are for each number of an action. f is one network.
     """
 
     def __init__(
@@ -111,11 +71,17 @@ class MultiCategoricalPolicy(nn.Module):
         observation_classes: int,
         choices: Sequence[int],
         hidden: Sequence[int],
+        memory: int = 1,
     ):
         super().__init__()
         self.choices = list(choices)
-        self.logits = multilayer_perceptron(
-            observation_shape, observation_classes, hidden, sum(choices), output_gain=0.01
+        self.logits = network(
+            observation_shape,
+            observation_classes,
+            hidden,
+            sum(choices),
+            output_gain=0.01,
+            memory=memory,
         )
 
     def forward(self, observations: Tensor) -> Independent:
@@ -124,7 +90,7 @@ class MultiCategoricalPolicy(nn.Module):
 
 
 class GaussianPolicy(nn.Module):
-    """pi(a | s) = Normal(f(s), diag(std)²), f a multilayer perceptron, std = 3 sigmoid(spread).
+    """pi(a | s) = Normal(f(s), diag(std)²), f a network, std = 3 sigmoid(spread).
 
     The density is that of the action before any bound of the environment is applied (see
     `environments.make`), so log-probs are exact everywhere, the bounds included. The deviation
@@ -140,14 +106,16 @@ class GaussianPolicy(nn.Module):
         observation_classes: int,
         action_shape: Sequence[int],
         hidden: Sequence[int],
+        memory: int = 1,
     ):
         super().__init__()
-        self.mean = multilayer_perceptron(
+        self.mean = network(
             observation_shape,
             observation_classes,
             hidden,
             math.prod(action_shape),
             output_gain=0.01,
+            memory=memory,
         )
         self.spread = nn.Parameter(torch.full(tuple(action_shape), -math.log(self.widest - 1)))
 
@@ -159,51 +127,15 @@ class GaussianPolicy(nn.Module):
         return Independent(normal, self.spread.ndim, validate_args=False)
 
 
-class ValueFunction(nn.Module):
-    """V(s) = mean + deviation * f(s), f a multilayer perceptron of the same shape as the policies'.
-
-    Mean and deviation are those of the returns it is fitted to, so that f learns numbers around 1
-    whatever the environment's rewards are.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(
-        self, observation_shape: Sequence[int], observation_classes: int, hidden: Sequence[int]
-    ):
-        super().__init__()
-        self.standardised = multilayer_perceptron(
-            observation_shape, observation_classes, hidden, 1, output_gain=1.0
-        )
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("deviation", torch.ones(()))
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Return values `[B]`."""
-        return self.mean + self.deviation * self.standardised(observations).squeeze(-1)
-
-    @torch.no_grad()
-    def standardise(self, returns: Tensor) -> None:
-        """Take mean and deviation from `returns`; change the last layer so that V stays as it is.
-
-        van Hasselt et al. 2016 (Pop-Art), equations 2 to 5.
-        """
-        mean = returns.mean().float()
-        deviation = returns.std(correction=0).float().clamp(min=1e-3)
-        last = self.standardised[-1]
-        assert isinstance(last, nn.Linear)
-        last.weight.mul_(self.deviation / deviation)
-        last.bias.mul_(self.deviation).add_(self.mean - mean).div_(deviation)
-        self.mean.copy_(mean)
-        self.deviation.copy_(deviation)
-
-
 BUILT_IN = {
     "categorical": CategoricalPolicy,
     "multi_categorical": MultiCategoricalPolicy,
     "gaussian": GaussianPolicy,
     "tabular": TabularPolicy,
+    "mixed": lambda choices, numbers, **seen: MixedPolicy(
+        MultiCategoricalPolicy(choices=choices, **seen),
+        GaussianPolicy(action_shape=[numbers], **seen),
+    ),
 }
 
 
@@ -227,16 +159,20 @@ def build(description: str) -> nn.Module:
     policy = BUILT_IN[kind](**arguments)
     if not standardise:
         return policy
-    return Standardised(policy, arguments["observation_shape"], arguments.get("action_shape"))
+    numbers = arguments["action_shape"] if kind == "gaussian" else None
+    return Standardised(policy, arguments["observation_shape"], numbers)
 
 
-def policy_of(schema: TrajectorySchema, hidden: Sequence[int], *, standardise: bool = False) -> str:
+def policy_of(
+    schema: TrajectorySchema, hidden: Sequence[int], *, standardise: bool = False, memory: int = 1
+) -> str:
     """Describe the built-in policy for the spaces of a log, as `build` reads it.
 
     Args:
         schema: Of the log. An action is one choice, several choices, or real numbers.
         hidden: Widths of the tanh layers.
         standardise: Whether the policy scales what it sees, as logs of unknown units need.
+        memory: How many of the last observations one of the schema's holds.
 
     Raises:
         ValueError: Actions are discrete, and the schema does not say how many choices there are.
@@ -257,6 +193,7 @@ def policy_of(schema: TrajectorySchema, hidden: Sequence[int], *, standardise: b
             "observation_classes": classes,
             "hidden": list(hidden),
             **({"standardise": True} if standardise else {}),
+            **({"memory": memory} if memory > 1 else {}),
         }
     )
 

@@ -80,7 +80,13 @@ def evaluate_run(
         raise ValueError(f"seed is {seed}; it must be at least 0")
     opened = Run.open(run)
     policy = opened.load_policy(version)
-    returns = evaluate(policy, opened.config.environment, episodes=episodes, seed=seed)
+    returns = evaluate(
+        policy,
+        opened.config.environment,
+        episodes=episodes,
+        seed=seed,
+        memory=opened.config.memory,
+    )
     error = returns.std(ddof=1) / episodes**0.5 if episodes > 1 else float("nan")
     print(
         f"{opened.config.environment}: mean return {returns.mean():.2f} ± {error:.2f} "

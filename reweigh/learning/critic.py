@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reweigh.acting.policy import Flatten, OneHot, ValueFunction
+from reweigh.acting.networks import Flatten, OneHot, ValueFunction
 from reweigh.core.returns import reward_to_go
 from reweigh.data.batch import Batch
 from reweigh.learning.division import Part

@@ -1,10 +1,20 @@
 """Options of `reweigh train`: one frozen dataclass, whose field docstrings are the `--help`."""
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
 from tyro.conf import Positional
+
+from reweigh.train.suited import Suited
+
+T = TypeVar("T")
+
+
+def settled(option: T | None) -> T:
+    """Return an option that `TrainConfig.resolved` has settled."""
+    assert option is not None, "a run has all of its options"
+    return option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +35,17 @@ class TrainConfig:
 
     reuse: int = 32
     """Train on the steps of this many last policies; 1 is on-policy, without reuse."""
-    iteration_steps: int = 128
-    """Environment steps that each policy samples."""
-    environments: int = 1
-    """Parallel environments that sample them."""
+    iteration_steps: int | None = None
+    """Environment steps that each policy samples. Default: 128; 512 in Box2D."""
+    environments: int | None = None
+    """Parallel environments that sample them. Default: 1; 4 in Box2D."""
+    memory: int = 1
+    """Let a recurrent unit (GRU) read this many last observations; 1 is the newest alone."""
 
-    epochs: int = 40
-    """Passes over the reused steps in one improvement, at most."""
-    minibatches: int = 4
-    """Minibatches in a pass: one step of Adam each."""
+    epochs: int | None = None
+    """Passes over the reused steps in one improvement, at most. Default: 40; 10 in Box2D."""
+    minibatches: int | None = None
+    """Minibatches in a pass: one step of Adam each. Default: 4; 16 in Box2D."""
     learning_rate: float = 1e-3
     """Step size of Adam."""
     clip: float = 0.2
@@ -47,13 +59,17 @@ class TrainConfig:
     """Discount per step."""
     trace_lambda: float = 0.95
     """V-trace's lambda: 0 trusts the value function, 1 the rewards."""
-    entropy: float = 0.4
+    entropy: float | None = None
     """Weight of the entropy bonus, beside advantages of standard deviation 1: actions that the
-    policy no longer takes, its old steps can no longer weigh."""
+    policy no longer takes, its old steps can no longer weigh. Default: 0.4; 0.05 in MuJoCo, 0.01 in
+    Box2D."""
     max_gradient_norm: float = 0.5
     """Gradients of policy and of value function are each shortened to this length."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the tanh layers of policy and value function."""
+    standardise: bool | None = None
+    """Measure observations in units of the reused steps' mean and deviation, anew for each policy,
+    whose version has them. Default: in MuJoCo, where they have no bounds."""
 
     check_every: int = 128
     """Check the greedy policy every this many steps."""
@@ -69,16 +85,17 @@ class TrainConfig:
             ValueError: names the first of them.
         """
         at_least = {
-            "steps": 1, "seed": 0, "reuse": 1, "iteration_steps": 1, "environments": 1,
+            "steps": 1, "seed": 0, "reuse": 1, "iteration_steps": 1, "environments": 1, "memory": 1,
             "epochs": 1, "minibatches": 1, "evaluation_episodes": 0, "check_every": 1, "threads": 1,
         }  # fmt: skip
         for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
         for name in ("learning_rate", "clip", "max_kl", "max_gradient_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
-        if not 0 <= self.entropy < math.inf:
+        if self.entropy is not None and not 0 <= self.entropy < math.inf:
             raise ValueError(f"entropy is {self.entropy}; it must be at least 0 and finite")
         if self.threshold is not None and math.isnan(self.threshold):
             raise ValueError("threshold is nan; give a return, or inf to go on without one")
@@ -90,14 +107,20 @@ class TrainConfig:
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes is {self.minutes}; it must be positive")
 
-    def resolved(self, registered: float | None = None) -> "TrainConfig":
-        """Return the options with the threshold that counts: None where there is none.
+    def resolved(
+        self, registered: float | None = None, suited: Suited | None = None
+    ) -> "TrainConfig":
+        """Return the options that count, with the threshold None where there is none.
 
         Args:
             registered: The environment's own threshold, for want of another.
+            suited: What suits the environment, for want of anything else.
         """
         threshold = registered if self.threshold is None else self.threshold
-        return replace(self, threshold=None if threshold in (None, math.inf) else float(threshold))
+        missing = {} if suited is None else asdict(suited)
+        missing = {name: v for name, v in missing.items() if getattr(self, name) is None}
+        threshold = None if threshold in (None, math.inf) else float(threshold)
+        return replace(self, threshold=threshold, **missing)
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> "TrainConfig":

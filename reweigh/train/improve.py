@@ -8,6 +8,7 @@ recomputed on all steps before each pass.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from reweigh.core.returns import reward_to_go
 from reweigh.core.segments import Segments
 from reweigh.core.surrogates import clipped_ratio
 from reweigh.data.batch import Batch
-from reweigh.train.config import TrainConfig
+from reweigh.train.config import TrainConfig, settled
 from reweigh.train.learner import Learner
 
 
@@ -49,6 +50,8 @@ def improve(
     Raises:
         ValueError: the policy gives NaN.
     """
+    if config.standardise:
+        learner.measure(batch.observations)
     _standardise_value(learner, batch, config)
     began = _log_prob(learner, batch)
     log_centre = log_ratios(began, batch.log_prob_behaviour, batch.segments)
@@ -72,7 +75,7 @@ def _end(epochs: int, kl: float, ess: float, config: TrainConfig) -> str | None:
         return "kl"
     if ess < config.min_ess:
         return "ess"
-    return "epochs" if epochs == config.epochs else None
+    return "epochs" if epochs == settled(config.epochs) else None
 
 
 def _standardise_value(learner: Learner, batch: Batch, config: TrainConfig) -> None:
@@ -120,9 +123,9 @@ def _epoch(
     """Pass once over the batch; return mean policy loss, value loss and entropy."""
     order = torch.randperm(len(batch), generator=generator)
     sums = torch.zeros(3)
-    minibatches = order.tensor_split(min(config.minibatches, len(batch)))
+    minibatches = order.tensor_split(min(settled(config.minibatches), len(batch)))
     for index in minibatches:
-        alone = Segments.packed(torch.tensor([len(index)]))
+        alone = _steps_alone(len(index))
         distribution = learner.policy(batch.observations[index])
         log_prob = _finite(distribution.log_prob(batch.actions[index]))
         ratios = log_ratios(log_prob, batch.log_prob_behaviour[index], alone)
@@ -135,13 +138,19 @@ def _epoch(
         error = (value - targets[index]) / learner.value.deviation
         value_loss = 0.5 * error.square().mean()
         learner.optimiser.zero_grad()
-        (policy_loss + value_loss - config.entropy * entropy).backward()
+        (policy_loss + value_loss - settled(config.entropy) * entropy).backward()
         torch.nn.utils.clip_grad_norm_(learner.policy.parameters(), config.max_gradient_norm)
         torch.nn.utils.clip_grad_norm_(learner.value.parameters(), config.max_gradient_norm)
         learner.optimiser.step()
         sums += torch.stack([policy_loss, value_loss, entropy]).detach().float()
     policy_loss, value_loss, entropy = (sums / len(minibatches)).tolist()
     return policy_loss, value_loss, entropy
+
+
+@lru_cache(maxsize=4)  # the minibatches of a pass have two sizes at most
+def _steps_alone(count: int) -> Segments:
+    """Return where so many steps lie whose order says nothing."""
+    return Segments.packed(torch.tensor([count]))
 
 
 def _log_prob(learner: Learner, batch: Batch) -> Tensor:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reweigh.acting.policy import ValueFunction, build
+from reweigh.acting.networks import ValueFunction
+from reweigh.acting.policy import build
+from reweigh.acting.standardised import Standardised
 
 
 @dataclass
@@ -32,9 +34,23 @@ class Learner:
                 arguments["observation_shape"],
                 arguments["observation_classes"],
                 arguments["hidden"],
+                standardise=arguments.get("standardise", False),
+                memory=arguments.get("memory", 1),
             )
         parameters = [*policy.parameters(), *value.parameters()]
         return cls(policy, value, torch.optim.Adam(parameters, lr=learning_rate, fused=True))
+
+    def measure(self, observations: Tensor) -> None:
+        """Let policy and value function see observations in units of these, `[S, *observation]`.
+
+        The policy changes with the units, and so does what it would have given its old actions;
+        what was logged of them does not.
+        """
+        assert isinstance(self.policy, Standardised), "it was described so"
+        seen = observations.double()
+        mean, deviation = seen.mean(0), seen.std(0, correction=0)
+        self.policy.measure("observation", mean, deviation)
+        self.value.measure(mean, deviation)
 
     def state(self) -> dict[str, Tensor]:
         """Return every tensor that training goes on from, but the policy's own."""

@@ -142,7 +142,13 @@ def _check(policy: nn.Module, config: TrainConfig) -> np.ndarray:
     """Return the greedy policy's returns: a few episodes, more where they reach the threshold."""
 
     def play(episodes: int) -> np.ndarray:
-        return evaluate(policy, config.environment, episodes=episodes, seed=config.seed)
+        return evaluate(
+            policy,
+            config.environment,
+            episodes=episodes,
+            seed=config.seed,
+            memory=config.memory,
+        )
 
     returns = play(config.evaluation_episodes)
     if config.threshold is not None and returns.mean() >= config.threshold:

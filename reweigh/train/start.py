@@ -15,9 +15,10 @@ from reweigh.acting.environments import (
     schema,
 )
 from reweigh.data.trajectories import Trajectories
-from reweigh.train.config import TrainConfig
+from reweigh.train.config import TrainConfig, settled
 from reweigh.train.loop import Collect
 from reweigh.train.run import Run
+from reweigh.train.suited import suited_to
 
 
 def new_run(path: str | Path, config: TrainConfig) -> Run:
@@ -27,10 +28,16 @@ def new_run(path: str | Path, config: TrainConfig) -> Run:
         ValueError: the environment cannot be made, or the folder holds a run or cannot be written.
     """
     config.validate()
-    env = make(config.environment)
+    env = make(config.environment, memory=config.memory)
     try:
-        config = config.resolved(None if env.spec is None else env.spec.reward_threshold)
-        description = policy_description(env, config.hidden)
+        spec = env.spec
+        config = config.resolved(
+            None if spec is None else spec.reward_threshold,
+            suited_to("" if spec is None else str(spec.entry_point)),
+        )
+        description = policy_description(
+            env, config.hidden, standardise=settled(config.standardise), memory=config.memory
+        )
         return Run.create(path, config, schema(config.environment, env), description)
     finally:
         env.close()
@@ -46,17 +53,19 @@ def collect_here(run: Run) -> Collect:
         ValueError: the log is another environment's, or a file of the run is damaged.
     """
     config = run.config
-    env = make(config.environment)
+    env = make(config.environment, memory=config.memory)
     run.log.require(schema(config.environment, env))
     env.close()
     saved = run.load_checkpoint()
     positions = [] if saved is None else list(saved[0].positions)
     if not positions:
-        positions = [Position(i) for i in range(config.environments)]
+        positions = [Position(i) for i in range(settled(config.environments))]
     version = 0 if saved is None else saved[0].version
     past = _past(run, {p.episode for p in positions if p.time}, version)
     slots = [Slot(p.episode, past[p.episode].actions if p.time else ()) for p in positions]
-    environments = make_vector(config.environment, seed=config.seed, slots=slots)
+    environments = make_vector(
+        config.environment, seed=config.seed, slots=slots, memory=config.memory
+    )
     collector = Collector(environments, config.seed, positions)
     for position, observation in zip(positions, collector.observations, strict=True):
         if position.time and not np.array_equal(
@@ -69,7 +78,7 @@ def collect_here(run: Run) -> Collect:
             )
 
     def collect(policy: nn.Module, version: int) -> Collected:
-        return collector.collect(policy, version=version, steps=config.iteration_steps)
+        return collector.collect(policy, version=version, steps=settled(config.iteration_steps))
 
     return collect
 
