@@ -1,6 +1,7 @@
 """Commands around logs: import, export, evaluate, learn; what they print, write and refuse."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,22 @@ class Half(nn.Module):
 
 
 half = Half()
+
+
+class Lean(nn.Module):
+    """Either of two actions as often as it has learnt, whatever it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.lean = nn.Parameter(torch.zeros(2))
+
+    def forward(self, observations):
+        return Categorical(logits=self.lean.expand(len(observations), 2))
+
+
+def learnable():
+    """Makes a policy that can learn."""
+    return Lean()
 
 
 def not_a_policy():
@@ -128,6 +145,27 @@ def test_evaluate_prints_a_table_json_and_a_page(reweigh, log):
     assert found["estimates"]["per_decision"]["value"] == pytest.approx(mean, rel=1e-6)
 
 
+def test_what_is_appended_while_evaluate_reads_twice_is_not_read(reweigh, log, monkeypatch):
+    from reweigh.evaluation import evaluate as module
+    from reweigh.evaluation.sample import Sample
+
+    monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr(module, "_PART", 300)
+    asked = ("evaluate", log, store("policies", 0.5), "--json")
+    expected = reweigh(*asked)
+    made, more = Sample.of, TrajectoryLog.open(log).read()
+    pending = [replace(more, episode=more.episode + 600)]
+
+    def appending(*arguments, **options):
+        if pending:
+            TrajectoryLog.open(log).append(pending.pop())
+        return made(*arguments, **options)
+
+    monkeypatch.setattr(Sample, "of", appending)
+    assert reweigh(*asked) == expected
+    assert TrajectoryLog.open(log).summary().episodes == 1200
+
+
 def test_intervals_by_concentration_need_the_range_of_returns(reweigh, log):
     asked = ("evaluate", log, f"{__name__}:half", "--interval", "hoeffding", "--json")
     code, _, err = reweigh(*asked)
@@ -202,8 +240,72 @@ def test_learn_says_so_and_exits_with_3_where_there_is_nothing_to_gain(reweigh, 
     found = json.loads(out)
     assert code == 3
     assert not found["shown"]
+    assert found["folder"] == "none"
     assert found["verdict"].startswith("no improvement shown at 95 %")
     assert PolicyStore("none/policies").versions() == [0]
+
+
+def test_learning_from_a_module_of_ones_own_says_how_to_load_it(reweigh, log):
+    code, out, err = reweigh("learn", log, "--behaviour", f"{__name__}:learnable", "--out", "own")
+    assert (code, err) == (0, "")
+    said = " ".join(out.split())
+    assert "The policy is a module of your own, of which the folder keeps the state dict" in said
+    assert '`module.load_state_dict(PolicyStore("own/policies").load(1))` loads it' in said
+    module = learnable()
+    module.load_state_dict(PolicyStore("own/policies").load(1))
+    assert module.lean.detach()[1] > module.lean.detach()[0]
+
+
+def test_an_interrupt_says_that_nothing_was_kept_and_leaves_nothing(reweigh, log, monkeypatch):
+    from reweigh.learning.search import Search
+
+    passed = Search._pass
+
+    def interrupted(self, number):
+        if number == 3:
+            raise KeyboardInterrupt
+        return passed(self, number)
+
+    monkeypatch.setattr(Search, "_pass", interrupted)
+    code, out, err = reweigh("learn", log)
+    assert code == 130
+    assert "epoch 1/100" in out
+    assert err == "reweigh: interrupted; nothing was kept\n"
+    assert not Path("runs").exists()
+
+
+def test_a_display_that_is_interrupted_leaves_nothing(reweigh, log, monkeypatch):
+    from reweigh.report.learning_display import LearningDisplay
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LearningDisplay, "show", interrupted)
+    code, _, err = reweigh("learn", log, "--out", "gone")
+    assert (code, err) == (130, "reweigh: interrupted; nothing was kept\n")
+    assert not Path("gone").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(reweigh, log):
+    code, out, err = reweigh("learn", log, "--out", "steps.csv/below")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cannot be written (Not a directory); choose another folder with --out" in err
+    assert "epoch" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--threads", "100000"), "threads is 100000; it must be at most"),
+        (("--seed", "18446744073709551616"), "it must be at most 18446744073709551615"),
+        (("--min-ess", "0.999999"), "min_ess is 0.999999, which leaves no room"),
+    ],
+)
+def test_what_learn_refuses_leaves_nothing(reweigh, log, words, said):
+    code, _, err = reweigh("learn", log, *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert said in err
+    assert not Path("runs").exists()
 
 
 def test_learn_without_a_policy_estimates_one(reweigh, log):

@@ -108,9 +108,10 @@ def test_no_new_command_or_option_by_accident():
 
     assert list(TrainConfig.__dataclass_fields__) == [
         *("environment", "steps", "minutes", "threshold", "seed"),
-        *("reuse", "iteration_steps", "environments"),
+        *("reuse", "iteration_steps", "environments", "memory"),
         *("epochs", "minibatches", "learning_rate", "clip", "max_kl", "min_ess"),
         *("discount", "trace_lambda", "entropy", "max_gradient_norm", "hidden"),
+        "standardise",
         *("check_every", "evaluation_episodes", "threads"),
     ]
 

@@ -1,6 +1,7 @@
 """Which episodes learn, choose and test, and how they are given."""
 
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from reweigh.evaluation.sample import Sample
 from reweigh.learning import division as module
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.division import Division, InMemory, Shares, minibatches, pick
-from reweigh.learning.learn import learn
+from reweigh.learning.learn import learn, learning
 
 PROBLEM = ending(horizon=6)
 LOG = PROBLEM.sample(300, seed=0)
@@ -92,9 +93,16 @@ def stored(tmp_path):
     return log
 
 
-def outcome(log):
+def outcome(log, meanwhile=lambda: None):
     config = LearnConfig(epochs=4, hidden=(), discount=0.9, patience=4)
-    learnt = learn(log, PROBLEM.behaviour_policy(), config=config)
+    steps = learning(log, PROBLEM.behaviour_policy(), config=config)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            learnt = done.value
+            break
+        meanwhile()
     timeless = [(p.objective, p.ess, p.kl, p.improvement, p.best) for p in learnt.progress]
     return timeless, learnt.candidate and learnt.candidate.state_dict()["logits"].tolist()
 
@@ -106,6 +114,26 @@ def test_a_log_that_is_streamed_gives_the_numbers_of_one_that_is_held(stored, mo
     monkeypatch.setattr(module, "HELD", 0)
     assert outcome(stored) == held
     assert outcome(str(stored.path)) == held
+
+
+@pytest.mark.parametrize("held", [0, module.HELD])
+def test_what_is_appended_meanwhile_is_not_read(held, stored, monkeypatch):
+    monkeypatch.setattr(module, "AT_ONCE", 400)
+    expected = outcome(LOG)
+    monkeypatch.setattr(module, "HELD", held)
+    more = PROBLEM.sample(200, seed=1)
+    more = replace(more, episode=more.episode + 300)
+    writer = rw.TrajectoryLog.open(stored.path)
+
+    def append():
+        nonlocal more
+        if len(more):
+            writer.append(more)
+        more = more.select(slice(0))
+
+    assert outcome(stored, meanwhile=append) == expected
+    assert stored.summary().episodes == 500
+    assert stored.at_present().summary().episodes == 500
 
 
 class Alive:

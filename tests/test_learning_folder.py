@@ -1,7 +1,9 @@
 """What learning leaves in its folder, and that it is what learning returned."""
 
 import json
+import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from problems import alike, improvable
 import reweigh as rw
 from reweigh.acting.policy import build
 from reweigh.data.policies import PolicyStore
+from reweigh.learning import folder as module
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.division import Shares
 from reweigh.learning.folder import described_policy, learning_in
@@ -98,8 +101,17 @@ def test_the_policy_of_somebody_elses_module_is_kept_and_refused_by_its_name(tmp
     learnt, _ = learnt_in(tmp_path / "out", problem, tmp_path / "log", description=None)
     with pytest.raises(ValueError, match="policy kind 'TabularPolicy' is not one of"):
         rw.load_policy(tmp_path / "out")
-    kept = PolicyStore(tmp_path / "out" / "policies").load(1)
-    assert torch.equal(kept["logits"], learnt.policy.state_dict()["logits"])
+    mine = problem.behaviour_policy()
+    load = re.search(r"`(module.load_state_dict\(.*\))` loads it", learnt.notes[-1])
+    assert load is not None
+    eval(load[1], {"PolicyStore": PolicyStore, "module": mine})
+    assert same(mine, learnt.policy)
+    assert "of which the folder keeps the state dict alone" in learnt.notes[-1]
+
+
+def test_a_policy_that_can_be_loaded_comes_without_such_a_note(tmp_path):
+    learnt, _ = learnt_in(tmp_path / "out", improvable(horizon=5), tmp_path / "log", epochs=1)
+    assert learnt.notes == ()
 
 
 def test_what_is_there_already_is_not_touched(tmp_path):
@@ -113,6 +125,82 @@ def test_what_is_there_already_is_not_touched(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
     with pytest.raises(ValueError, match="cannot be written"):
         learnt_in(tmp_path / "file" / "below", problem, tmp_path / "log")
+
+
+def test_the_folder_is_taken_before_anything_is_read(tmp_path, monkeypatch):
+    problem = improvable(horizon=5)
+    log = log_of(problem, tmp_path / "log")
+    first = learning_in(tmp_path / "out", log, problem.behaviour_policy(), config=CONFIG)
+    next(first)
+    for _ in range(2):
+        second = learning_in(tmp_path / "out", log, problem.behaviour_policy(), config=CONFIG)
+        with pytest.raises(ValueError, match="there already; choose another folder with --out"):
+            next(second)
+    learnt, progress = drained(first)
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == len(progress) + 1
+    assert len(lines) == len(learnt.progress)
+    monkeypatch.setattr(module, "learning", lambda *_, **__: pytest.fail("it was read"))
+    (tmp_path / "file").write_text("mine")
+    for name, said in (("out", "there already"), ("file/below", "cannot be written")):
+        with pytest.raises(ValueError, match=said):
+            next(learning_in(tmp_path / name, log, config=CONFIG))
+
+
+def test_of_two_runs_that_find_a_folder_free_one_gets_it(tmp_path, monkeypatch):
+    """The other makes it between the look and the taking."""
+    problem = improvable(horizon=5)
+    log = log_of(problem, tmp_path / "log")
+    made = Path.mkdir
+
+    def slow(self, *arguments, **options):
+        made(self, *arguments, **options)
+        if self.name == "out":
+            (self / "config.json").write_text("the other's")
+
+    monkeypatch.setattr(Path, "mkdir", slow)
+    with pytest.raises(ValueError, match="there already; choose another folder with --out"):
+        next(learning_in(tmp_path / "out", log, problem.behaviour_policy(), config=CONFIG))
+    assert (tmp_path / "out" / "config.json").read_text() == "the other's"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_interrupted_leaves_nothing(tmp_path, there):
+    problem = improvable(horizon=5)
+    log = log_of(problem, tmp_path / "log")
+    folder = tmp_path / "new" / "out"
+    if there:
+        folder.mkdir(parents=True)
+    steps = learning_in(folder, log, problem.behaviour_policy(), config=CONFIG)
+    next(steps)
+    assert (folder / "config.json").exists()
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt)
+    assert folder.exists() == there
+    assert (tmp_path / "new").exists() == there
+    assert not there or not any(folder.iterdir())
+    steps = learning_in(folder, log, problem.behaviour_policy(), config=CONFIG)
+    next(steps)
+    (folder / "notes.txt").write_text("mine")
+    steps.close()
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "metrics.jsonl", "notes.txt",
+    }  # fmt: skip
+
+
+def test_a_disk_that_fills_up_at_the_end_leaves_nothing(tmp_path, monkeypatch):
+    problem = improvable(horizon=5)
+    save = PolicyStore.save
+
+    def full(self, version, *arguments, **options):
+        if version == 1:
+            raise OSError(28, "No space left on device")
+        save(self, version, *arguments, **options)
+
+    monkeypatch.setattr(PolicyStore, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        learnt_in(tmp_path / "out", problem, tmp_path / "log")
+    assert not (tmp_path / "out").exists()
 
 
 def test_where_there_is_nothing_to_learn_nothing_is_written(tmp_path):

@@ -1,5 +1,7 @@
 """Learning from a log alone, from end to end: what is claimed is true, what is not is kept."""
 
+import os
+import re
 from copy import deepcopy
 from dataclasses import replace
 
@@ -14,7 +16,6 @@ import reweigh as rw
 from reweigh.core.diagnostics import doubts
 from reweigh.data.trajectories import Trajectories
 from reweigh.learning import improvement as improvement_module
-from reweigh.learning import search as search_module
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.division import Shares
 from reweigh.learning.learn import learn, learning
@@ -141,8 +142,9 @@ def test_a_policy_that_turns_to_unlogged_actions_is_not_taken_for_good(guarded, 
     policy = problem.behaviour_policy()
     policy.logits.data[:2] += torch.tensor([[0.0, 6.0], [0.0, 12.0]])
     if not guarded:
-        for module in (search_module, improvement_module):
-            monkeypatch.setattr(module, "weight_doubts", lambda x: doubts(x, unit="episodes"))
+        monkeypatch.setattr(
+            improvement_module, "weight_doubts", lambda x: doubts(x, unit="episodes")
+        )
     log = problem.sample(1000, seed=0)
     learnt = learnt_from(
         log, policy, problem, estimator="weighted_per_decision", patience=30, min_ess=0.3
@@ -168,7 +170,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
 def test_neither_the_given_policy_nor_the_random_state_nor_the_threads_change():
     policy = PROBLEM.behaviour_policy()
     before, state = deepcopy(policy.state_dict()), torch.get_rng_state()
-    learnt_from(policy=policy, epochs=3, threads=2)
+    learnt_from(policy=policy, epochs=3, threads=min(2, os.cpu_count() or 1))
     torch.testing.assert_close(policy.state_dict(), before)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == 1
@@ -202,6 +204,71 @@ def test_the_chosen_policy_is_the_last_one_said_to_be_best():
     bounds = [p.predicted_bound for p in progress if p.best]
     assert bounds == sorted(bounds)
     assert [p.epoch for p in progress] == list(range(1, len(progress) + 1))
+
+
+# ------------------------------------------------------------------ what is chosen, and why not
+
+
+def test_a_policy_is_chosen_with_a_margin_to_the_test_of_its_weights():
+    """As far as it is let: at each edge of what is believed the test would refuse every other."""
+    weights = []
+    for seed in range(4):
+        learnt = learnt_from(PROBLEM.sample(600, seed=seed), min_ess=0.0, seed=seed, patience=30)
+        assert learnt.comparison is not None
+        weights.append(learnt.comparison.gain.weights.effective_sample_size)
+    assert min(weights) > 55
+
+
+def test_weights_that_the_test_would_not_believe_are_the_reason_that_is_given(monkeypatch):
+    monkeypatch.setattr(improvement_module, "_MARGIN", 100.0)
+    learnt = learnt_from()
+    assert learnt.comparison is None
+    assert re.search(
+        r"what looked best on the validation episodes, \+0.\d+ in epoch \d+, was not tested: with "
+        r"weights like its own the 326 test episodes, less a third as a margin, would not be "
+        r"believed, since the effective sample size is [\d.]+ of 3 episodes",
+        learnt.verdict,
+    )
+
+
+def test_a_gain_that_what_never_happened_may_account_for_is_the_reason_that_is_given():
+    rewards = LOG.rewards.copy()
+    part = Shares(QUICK.validation, QUICK.test, QUICK.seed).part_of(LOG.episode)
+    rewards[LOG.start[part == 1][0]] += 40.0
+    learnt = learnt_from(replace(LOG, rewards=rewards))
+    assert learnt.comparison is None
+    assert re.search(r"was not tested: 326 test episodes show no improvement below", learnt.verdict)
+
+
+def test_a_trust_region_without_room_is_the_reason_that_is_given():
+    learnt = learnt_from(min_ess=0.9999999)
+    assert [p.undone for p in learnt.progress] == ["ess"] * 3
+    assert learnt.verdict == (
+        "no improvement shown at 95 %: every epoch went beyond the trust region and was undone: "
+        "min_ess is 0.9999999, which leaves no room to learn in"
+    )
+    lucky = learnt_from(altered(1, sign=-1), max_kl=1e-4, patience=100)
+    assert lucky.verdict == (
+        "no improvement shown at 95 %: nothing that was learnt was better on the validation "
+        "episodes before the trust region ended it: max_kl is 0.0001"
+    )
+
+
+def test_nothing_better_on_the_validation_episodes_is_the_reason_otherwise():
+    learnt = learnt_from(altered(1, sign=-1), epochs=2)
+    assert learnt.verdict == (
+        "no improvement shown at 95 %: nothing that was learnt was better on the validation "
+        "episodes"
+    )
+
+
+def test_a_start_inside_the_usual_trust_region_is_not_blamed(stored):
+    match = (
+        "min_ess is 0.999999, which leaves no room: with the policy to begin with, the weights of "
+        r"the episodes to learn from have an effective sample size of 9\d\.\d+ % .* default is 0.5"
+    )
+    with pytest.raises(ValueError, match=match):
+        learn(stored, config=replace(QUICK, min_ess=0.999999))
 
 
 # ------------------------------------------------------------------ the trust region
@@ -297,8 +364,9 @@ def test_estimated_log_probabilities_are_said(tmp_path):
 def test_a_policy_that_is_not_what_sampled_the_log_is_said():
     policy = PROBLEM.behaviour_policy()
     policy.logits.data[:, 0] += 0.2
-    (note,) = learnt_from(policy=policy, epochs=1).notes
-    assert "is not what sampled the log" in note
+    unseen, apart = learnt_from(policy=policy, epochs=1).notes
+    assert "sampled no part of the log: the verdict is right only if it has not seen" in unseen
+    assert "is not what sampled the log" in apart
 
 
 # ------------------------------------------------------------------ bad input
@@ -317,8 +385,29 @@ def test_a_policy_far_from_what_sampled_the_log_is_refused():
 
 def test_too_few_episodes_are_refused():
     refused(
-        "the log has 60 episodes, of which .* each takes at least 25", PROBLEM.sample(60, seed=0)
+        "the log has 60 episodes, of which 20 would be learnt from, 14 choose and 26 test, and it "
+        "takes at least 25, 25 and 50: collect more episodes",
+        PROBLEM.sample(60, seed=0),
     )
+
+
+def test_too_few_episodes_to_choose_on_are_refused():
+    refused(
+        r"of which 40 would be learnt from, 8 choose and 102 test, and it takes",
+        PROBLEM.sample(150, seed=0),
+        validation=0.1,
+        test=0.65,
+    )
+
+
+def test_test_episodes_that_could_never_be_believed_are_refused_before_anything_is_learnt():
+    log = PROBLEM.sample(200, seed=0)
+    shares = Shares(0.2, 0.3, 0)
+    numbers = log.episode[shares.part_of(log.episode) == 2]
+    fewer = log.select(~np.isin(log.episode, numbers[49:]))
+    refused(r"\d+ choose and 49 test, and it takes at least 25, 25 and 50", fewer, test=0.3)
+    enough = log.select(~np.isin(log.episode, numbers[50:]))
+    assert learnt_from(enough, test=0.3, epochs=1).counts.test == 50
 
 
 def test_an_empty_log_is_refused(tmp_path):
@@ -407,6 +496,8 @@ def test_a_policy_that_diverges_is_said():
         ({"patience": 0}, "patience is 0"),
         ({"threads": 0}, "threads is 0"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"seed": 2**64}, f"seed is {2**64}; it must be at most {2**64 - 1}"),
+        ({"threads": 100_000}, r"threads is 100000; it must be at most \d+, the processors here"),
         ({"max_kl": 0.0}, "max_kl is 0.0; it must be positive"),
         ({"pace": -1.0}, "pace is -1.0"),
         ({"discount": 1.1}, "discount is 1.1; it must be between 0 and 1"),

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def learnt(**changes) -> Learnt:
         verdict=SHOWN,
         comparison=compared,
         candidate=nn.Identity(),
-        start=Start(nn.Identity(), None, estimated=False),
+        start=Start(nn.Identity(), None, estimated=False, unseen=True),
         counts=Counts(training=812, validation=406, test=80),
         progress=HISTORY,
         notes=("The log's log-probabilities are not recorded.",),
@@ -267,6 +268,9 @@ def test_json_holds_everything_but_the_policies():
     assert content["notes"] == list(made.notes)
     assert content["epochs"][0] == asdict(HISTORY[0])
     assert content["epochs"][-1]["predicted_bound"] is None
+    assert content["folder"] is None
+    written = json.loads(learnt_json(made, folder=Path("runs/a b")))
+    assert written["folder"] == "runs/a b"
     nothing = json.loads(learnt_json(learnt(comparison=None, shown=False)))
     assert nothing["comparison"] is None
 

@@ -1,6 +1,8 @@
 """Commands that judge and improve policies from a log alone: evaluate, learn."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -28,6 +30,7 @@ from reweigh.learning.config import LearnConfig
 
 NOT_SHOWN = 3
 """Exit status of `learn` where no improvement is shown."""
+INTERRUPTED = 130
 
 LEARN_DEFAULTS = LearnConfig()
 
@@ -125,12 +128,27 @@ def learn(
     Args:
         log: Folder of the log, or of the run that has it.
         config: How.
-        behaviour: The policy that sampled the log: folder of a run or of policies, or module:name
-            in Python; by default it is estimated from the log.
+        behaviour: The policy that sampled the log, or the oldest of several: folder of a run or of
+            policies, or module:name in Python; by default it is estimated from the log.
         version: Which of the folder's policies; the newest by default.
         out: Folder of the result; by default the next free one under runs/.
         json: Print JSON instead of the display.
     """
+    try:
+        return _learn(log, config, behaviour, version, out, json)
+    except KeyboardInterrupt:
+        print("reweigh: interrupted; nothing was kept", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _learn(
+    log: Path,
+    config: LearnConfig,
+    behaviour: str | None,
+    version: int | None,
+    out: Path | None,
+    json: bool,
+) -> int:
     from rich.console import Console
 
     from reweigh.learning.folder import described_policy, learning_in
@@ -146,10 +164,10 @@ def learn(
     folder = out or next_free(Path("runs"), f"{opened.schema.environment}-learnt")
     steps = learning_in(folder, opened, policy, config=config, description=description)
     console = Console(stderr=json)
-    with LearningDisplay(config, console, log=str(log)) as display:
+    with closing(steps), LearningDisplay(config, console, log=str(log)) as display:
         learnt = display.watch(steps)
     if json:
-        print(learnt_json(learnt))
+        print(learnt_json(learnt, folder=folder))
     else:
         print_learnt(learnt, console, places=[("policies", str(folder / "policies"))])
     return 0 if learnt.shown else NOT_SHOWN

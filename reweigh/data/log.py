@@ -66,6 +66,7 @@ class TrajectoryLog:
         self.path = path
         self.schema = schema
         self._table = table
+        self._pinned: ds.Dataset | None = None
 
     @classmethod
     def create(cls, path: str | Path, schema: TrajectorySchema) -> Self:
@@ -123,6 +124,12 @@ class TrajectoryLog:
                 f"of reweigh reads format {FORMAT}. Use the version that wrote it."
             )
         return cls(path, TrajectorySchema.from_json(configuration["reweigh.schema"]), table)
+
+    def at_present(self) -> Self:
+        """The log as it is now: what is appended later is in none of its reads."""
+        pinned = type(self)(self.path, self.schema, self._table)
+        pinned._pinned = self._snapshot()
+        return pinned
 
     def require(self, schema: TrajectorySchema) -> None:
         """Check that the log is of the environment one is about to use.
@@ -248,6 +255,8 @@ class TrajectoryLog:
 
     def _snapshot(self) -> ds.Dataset:
         """The files of the newest commit. They outlive the commit by `maintenance.RETENTION`."""
+        if self._pinned is not None:
+            return self._pinned
         filesystem = SubTreeFileSystem(str(self.path), LocalFileSystem())
         try:
             self._table.update_incremental()

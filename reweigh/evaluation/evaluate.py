@@ -88,6 +88,8 @@ def evaluate(
         ValueError: The log is empty, or holds episodes without start or end; the policy is of
             another space; no estimator applies.
     """
+    if isinstance(log, TrajectoryLog):
+        log = log.at_present()  # both passes
     steps = log.steps if isinstance(log, Trajectories) else log.summary().steps
     if steps == 0:
         raise ValueError("the log is empty: there are no episodes to evaluate from")

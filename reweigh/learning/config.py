@@ -1,12 +1,15 @@
 """Options of `reweigh learn`: one frozen dataclass, whose field docstrings are the `--help`."""
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 EstimatorName = Literal[
     "weighted_per_decision", "per_decision", "weighted_doubly_robust", "doubly_robust", "step"
 ]
+
+_LARGEST_SEED = 2**64 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,12 @@ class LearnConfig:
             value, least = getattr(self, name), int(name != "seed")
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
+        if self.seed > _LARGEST_SEED:
+            raise ValueError(f"seed is {self.seed}; it must be at most {_LARGEST_SEED}")
+        if self.threads > (processors := os.cpu_count() or 1):
+            raise ValueError(
+                f"threads is {self.threads}; it must be at most {processors}, the processors here"
+            )
         for name in ("max_kl", "pace"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")

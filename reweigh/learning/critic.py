@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reweigh.acting.networks import Flatten, OneHot, ValueFunction
+from reweigh.acting.networks import Flatten, OneHot, network
 from reweigh.core.returns import reward_to_go
 from reweigh.data.batch import Batch
 from reweigh.learning.division import Part
+from reweigh.learning.units import ROUNDING, unit_of
 
 _MOST_CLASSES = 10_000
 _MOST_NUMBERS = 1 << 24
@@ -21,17 +22,20 @@ _MOST_PASSES, _PATIENCE = 50, 3
 
 
 class Critic(nn.Module):
-    """`V(s, t)`, what the behaviour gets in the rest of an episode: a `ValueFunction`, told time.
+    """`V(s, t) = line(t) + unit f(s, t)`: what the behaviour gets in the rest of an episode.
 
-    Values count up to where logged episodes end, and so depend on how much of them is left.
-    Observations are one-hot if they are numbers that count from 0, and standardised otherwise.
+    Values count up to where logged episodes end, and so depend on how much of them is left: `line`
+    is the least-squares line through the returns-to-go in the discounted number of steps left, and
+    f, tanh layers that begin at 0, learns what remains in units of its deviation. So f
+    learns numbers around 1, whatever unit or offset the rewards have. Observations are one-hot if
+    they are numbers that count from 0, and standardised otherwise.
     """
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, batch: Batch, *, discount: float, hidden: Sequence[int], seed: int):
-        """A value function in units of a batch's returns-to-go.
+        """A value function that knows a batch's returns-to-go by time alone.
 
         Args:
             batch: Whole episodes, like all that it will see.
@@ -56,15 +60,26 @@ class Critic(nn.Module):
         self.size = 1 + (self.classes or mean.numel())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.value = ValueFunction((self.size,), 0, hidden)
-        self.value.standardise(self.targets(batch))
+            self.network = network((self.size,), 0, hidden, 1, output_gain=0.0)
+        self.intercept, self.slope, self.unit = 0.0, 0.0, 1.0
+        left, to_go = self._left(batch), self.targets(batch)
+        spread = left - left.mean()
+        if float(spread.std(correction=0)) > ROUNDING * float(left.mean()):
+            centred = to_go - to_go.mean()
+            self.slope = float((spread * centred).sum() / spread.square().sum())
+        self.intercept = float((to_go - self.slope * left).mean())
+        self.unit = unit_of(to_go - self._line(batch), size=float(to_go.abs().max()))
 
     def targets(self, batch: Batch) -> Tensor:
-        """Discounted logged rewards-to-go, `[S]` float32: the behaviour's continuation."""
-        return reward_to_go(batch.rewards, batch.segments, discount=self.discount).float()
+        """Discounted logged rewards-to-go, `[S]` float64: the behaviour's continuation."""
+        return reward_to_go(batch.rewards, batch.segments, discount=self.discount)
+
+    def remaining(self, batch: Batch) -> Tensor:
+        """What f learns, `[S]` float64: how far the targets are off the line, in units."""
+        return (self.targets(batch) - self._line(batch)) / self.unit
 
     def at(self, batch: Batch, steps: Tensor) -> Tensor:
-        """Values of some steps of a batch, `[B]` float32."""
+        """Outputs of f at some steps of a batch, `[B]` float32."""
         seen, time = batch.observations[steps], batch.segments.time[steps]
         if self.classes:
             encoded = OneHot(self.classes)(seen.clamp(0, self.classes - 1))
@@ -72,13 +87,26 @@ class Critic(nn.Module):
             # float64: what varies little around a large number would vanish in float32.
             encoded = Flatten()((seen.reshape(len(seen), -1).double() - self.mean) / self.deviation)
         share = (time / self.horizon).unsqueeze(1).float()
-        return self.value(torch.cat([encoded, share], 1))
+        return self.network(torch.cat([encoded, share], 1)).squeeze(1)
 
     @torch.no_grad()
-    def forward(self, batch: Batch) -> Tensor:
-        """Values of all steps of a batch, `[S]` float64, constants."""
+    def outputs(self, batch: Batch) -> Tensor:
+        """Outputs of f at all steps of a batch, `[S]` float64."""
         steps = torch.arange(len(batch)).split(max(_MOST_NUMBERS // self.size, 1))
         return torch.cat([self.at(batch, some) for some in steps]).double()
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Values of all steps of a batch, `[S]` float64, constants."""
+        return self._line(batch) + self.unit * self.outputs(batch)
+
+    def _line(self, batch: Batch) -> Tensor:
+        return self.intercept + self.slope * self._left(batch)
+
+    def _left(self, batch: Batch) -> Tensor:
+        """`Σ γ^k` over the steps that are left up to the horizon, `[S]` float64, at least 1."""
+        sums = self.discount ** torch.arange(self.horizon, dtype=torch.float64)
+        left = (self.horizon - batch.segments.time).clamp(min=1)
+        return sums.cumsum(0)[left - 1]
 
 
 def fitted_critic(
@@ -98,9 +126,9 @@ def fitted_critic(
     best, least, since = deepcopy(critic), _error(critic, validation), 0
     for number in range(_MOST_PASSES):
         for batch in training.batches():
-            targets = critic.targets(batch)
+            targets = critic.remaining(batch).float()
             for steps in _minibatches(len(batch), seed, number):
-                error = (critic.at(batch, steps) - targets[steps]) / critic.value.deviation
+                error = critic.at(batch, steps) - targets[steps]
                 optimiser.zero_grad()
                 error.square().mean().backward()
                 optimiser.step()
@@ -120,9 +148,9 @@ def _minibatches(steps: int, *seed: int) -> Iterator[Tensor]:
 
 
 def _error(critic: Critic, part: Part) -> float:
-    """Mean squared error on all steps of a part."""
+    """Mean squared error on all steps of a part, in squared units."""
     total = count = 0.0
     for batch in part.batches():
-        total += float((critic(batch) - critic.targets(batch)).square().sum())
+        total += float((critic.outputs(batch) - critic.remaining(batch)).square().sum())
         count += len(batch)
     return total / count

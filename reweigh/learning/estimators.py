@@ -18,6 +18,7 @@ from reweigh.core.weights import weigh
 from reweigh.evaluation import importance
 from reweigh.evaluation.sample import Sample
 from reweigh.evaluation.terms import Terms, Weighted, totals
+from reweigh.learning.units import unit_of
 
 Objective = Callable[[Sample, Tensor], Tensor]
 """From a sample and the values `[S]` of its states to a scalar float64, to be maximised."""
@@ -126,8 +127,10 @@ def step(
         discount=sample.discount,
         trace_lambda=trace_lambda,
     )
-    advantages = trace.action_values - segments.read("values", values)
-    advantages = (advantages - advantages.mean()) / advantages.std(correction=0).clamp(min=1e-8)
+    values = segments.read("values", values)
+    advantages = trace.action_values - values
+    size = float(values.abs().max() + sample.rewards.abs().max())
+    advantages = (advantages - advantages.mean()) / unit_of(advantages, size=size)
     discounted = discount_from_start(segments, discount=sample.discount) * advantages
     return -loss(clipped_ratio(sample.log_ratios, discounted, segments, clip=clip), segments)
 

@@ -9,19 +9,22 @@ The newest of `policies` is the one to use: `load_policy(folder)`.
 """
 
 import json
+import shutil
 from collections.abc import Generator
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import nn
 
 from reweigh.acting.stored import load_policy, policies_of
-from reweigh.data.files import write_whole
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.policies import PolicyStore
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.learn import Learnt, learning
 from reweigh.learning.progress import EpochProgress
+
+_OURS = ("config.json", "metrics.jsonl", "policies", "candidate")
 
 
 def learning_in(
@@ -34,7 +37,8 @@ def learning_in(
 ) -> Generator[EpochProgress, None, Learnt]:
     """As `learn.learning`, and keep what comes of it in a folder.
 
-    The folder is made with the first epoch: where there is nothing to learn, nothing is written.
+    The folder is made before anything is read, and taken away again if nothing comes of it: where
+    there is nothing to learn, or learning is interrupted, nothing is left.
 
     Args:
         folder: A new one.
@@ -49,20 +53,24 @@ def learning_in(
         OSError: The disk is full.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already; choose another folder with --out")
-    steps = learning(log, behaviour, config=config, description=description)
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as done:
-            _keep(folder, done.value)
-            return done.value
-        if progress.epoch == 1:
-            _begin(folder, log, config)
-        with (folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(progress)) + "\n")
-        yield progress
+    written = {"learn": asdict(config), "log": str(log.path)}
+    made = _claim(folder, json.dumps(written, indent=2))
+    kept = False
+    try:
+        steps = learning(log, behaviour, config=config, description=description)
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as done:
+                learnt = _keep(folder, done.value)
+                kept = True
+                return learnt
+            with (folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(asdict(progress)) + "\n")
+            yield progress
+    finally:
+        if not kept:
+            _give_up(folder, made)
 
 
 def described_policy(
@@ -81,27 +89,73 @@ def described_policy(
     return policy, store.metadata(version)["description"]
 
 
-def _begin(folder: Path, log: TrajectoryLog, config: LearnConfig) -> None:
+def _claim(folder: Path, config: str) -> list[Path]:
+    """Make a folder that no other run can take: the one that makes config.json has it.
+
+    Returns:
+        The folders that were made, the innermost first.
+
+    Raises:
+        ValueError: There is something in the folder, or it cannot be written.
+    """
+    made = []
+    taken = ValueError(f"{folder} is there already; choose another folder with --out")
     try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise taken
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        with (folder / "config.json").open("x") as file:
+            file.write(config)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        _remove(made)
         raise ValueError(
             f"{folder} cannot be written ({error.strerror}); choose another folder with --out"
         ) from None
-    written = {"learn": asdict(config), "log": str(log.path)}
-    write_whole(folder / "config.json", json.dumps(written, indent=2).encode())
+    except FileExistsError:
+        raise taken from None
+    return made
 
 
-def _keep(folder: Path, learnt: Learnt) -> None:
-    """Write the policies: what was learnt where it will be taken for the one to use, or aside."""
+def _give_up(folder: Path, made: list[Path]) -> None:
+    """Take away what was written, and the folders that were made for it, unless others use them."""
+    if any(path.name not in _OURS for path in folder.iterdir()):
+        return
+    for name in ("policies", "candidate"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("config.json", "metrics.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    _remove(made)
+
+
+def _remove(made: list[Path]) -> None:
+    with suppress(OSError):  # not empty, or never made
+        for path in made:
+            path.rmdir()
+
+
+def _keep(folder: Path, learnt: Learnt) -> Learnt:
+    """Write the policies: what was learnt where it will be taken for the one to use, or aside.
+
+    Returns:
+        The outcome, with a note if `load_policy` cannot make what was written.
+    """
+    description = learnt.start.description
     # A module of somebody else's: what builds policies from descriptions says that it cannot.
     unknown = json.dumps({"kind": type(learnt.start.policy).__qualname__})
-    metadata = {"description": learnt.start.description or unknown}
+    metadata = {"description": description or unknown}
     policies = PolicyStore(folder / "policies")
     policies.save(0, learnt.start.policy.state_dict(), metadata=metadata)
-    if learnt.candidate is None:
-        return
-    state = learnt.candidate.state_dict()
-    PolicyStore(folder / "candidate").save(1, state, metadata=metadata)
-    if learnt.shown:
-        policies.save(1, state, metadata=metadata)
+    if learnt.candidate is not None:
+        state = learnt.candidate.state_dict()
+        PolicyStore(folder / "candidate").save(1, state, metadata=metadata)
+        if learnt.shown:
+            policies.save(1, state, metadata=metadata)
+    if description is not None:
+        return learnt
+    load = f'module.load_state_dict(PolicyStore("{policies.path}").load({policies.latest()}))'
+    note = (
+        "The policy is a module of your own, of which the folder keeps the state dict alone: "
+        f"`{load}` loads it, with `PolicyStore` from reweigh.data.policies."
+    )
+    return replace(learnt, notes=(*learnt.notes, note))

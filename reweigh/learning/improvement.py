@@ -23,6 +23,7 @@ from reweigh.learning.estimators import weighted_terms
 from reweigh.learning.region import samples
 
 _STANDARD_ERRORS = 3.0
+_MARGIN = 1.5
 
 
 class Gain(NamedTuple):
@@ -177,6 +178,15 @@ def weight_doubts(reading: WeightReading) -> tuple[str, ...]:
     return doubts(reading, unit="episodes")
 
 
+def expected_doubts(reading: WeightReading, episodes: int) -> tuple[str, ...]:
+    """Why weights like these might not be believed on so many other episodes, as `weight_doubts`.
+
+    With a margin for what chance makes of them there: as if there were a third fewer. Without it
+    learning, which goes as far as it is let, would end where every other test refuses it.
+    """
+    return weight_doubts(as_if(reading, round(episodes / _MARGIN)))
+
+
 def least(found: Gain, episodes: int, *, level: float) -> float:
     """Below this a gain may be due to what has never happened: `ln(1 / (1 - level)) (b - a) / n`.
 
@@ -208,6 +218,11 @@ def as_if(reading: WeightReading, episodes: int) -> WeightReading:
     )
 
 
+def within_a_sentence(sentence: str) -> str:
+    """A sentence as it reads after a comma: its first letter small, its full stop gone."""
+    return (sentence[0].lower() + sentence[1:]).removesuffix(".")
+
+
 class Verdict(NamedTuple):
     """What the test says."""
 
@@ -236,7 +251,8 @@ def judge(compared: Comparison, *, upper_bound: bool = False) -> Verdict:
         f"{found.low:+.4g}, on {found.episodes} episodes that were kept for the test"
     )
     if doubts := weight_doubts(compared.gain.weights):
-        return Verdict(False, f"no improvement shown at {level}: {words}, but {' '.join(doubts)}")
+        said = within_a_sentence(" ".join(doubts))
+        return Verdict(False, f"no improvement shown at {level}: {words}, but {said}")
     if not found.low > 0:
         return Verdict(False, f"no improvement shown at {level}: {words}")
     if not found.value > (enough := least(compared.gain, found.episodes, level=compared.level)):

@@ -63,8 +63,8 @@ def learn(
 
     Args:
         log: Whole episodes with the log-probabilities of the policy that took the actions.
-        behaviour: That policy, or the newest of several; it is not changed. Without it one is
-            estimated from the episodes to learn from.
+        behaviour: That policy, or the oldest of several: later ones may have been trained on the
+            log. It is not changed. Without it one is estimated from the episodes to learn from.
         config: Options.
 
     Returns:
@@ -72,7 +72,8 @@ def learn(
 
     Raises:
         ValueError: The log is too small, or holds nothing to learn from; log-probabilities are
-            missing; the policy is of another space, or far from what sampled the log.
+            missing; the policy is of another space, far from what sampled the log, or a later one
+            of several that did.
     """
     steps = learning(log, behaviour, config=config)
     while True:
@@ -109,7 +110,7 @@ def learning(
         shares = Shares(config.validation, config.test, config.seed)
         division = Division.of(source, shares, steps=steps)
         counts = require_learnable(division, discount=config.discount)
-        start = starting_policy(behaviour, division.training, config, description)
+        start = starting_policy(behaviour, division, config, description)
         search = Search(start.policy, division, counts.test, config)
         progress: list[EpochProgress] = []
         for epoch in search.epochs():
@@ -136,8 +137,8 @@ def _test(
 ) -> tuple[Comparison | None, Verdict]:
     """Look at the test episodes, if there is something to test."""
     if search.candidate is None:
-        words = "nothing that was learnt was better on the validation episodes"
-        return None, Verdict(False, f"no improvement shown at {100 * config.level:g} %: {words}")
+        level = f"{100 * config.level:g} %"
+        return None, Verdict(False, f"no improvement shown at {level}: {search.why_nothing}")
     compared = compare(
         division.test,
         search.candidate,
@@ -158,6 +159,17 @@ def _notes(schema: TrajectorySchema | None, start: Start, began: Distance) -> It
         yield (
             "No policy was given: learning began with one that was estimated from the episodes it "
             "learnt from."
+        )
+    if not start.unseen and start.estimated:
+        yield (
+            "Several policies sampled the log, and the estimate is of all of them: the verdict is "
+            "right only if none of them has seen the rewards of the log's episodes, as those that "
+            "were trained on earlier ones have."
+        )
+    if not start.unseen and not start.estimated:
+        yield (
+            "The policy that learning began with sampled no part of the log: the verdict is right "
+            "only if it has not seen the rewards of the log's episodes, by training on them."
         )
     if began.kl > _SAME:
         yield (

@@ -12,6 +12,7 @@ from reweigh.evaluation.sample import Sample
 from reweigh.learning.critic import Critic
 from reweigh.learning.division import Part, minibatches
 from reweigh.learning.estimators import Objective
+from reweigh.learning.origin import saying_what_is_not_a_number
 
 FIRST_RATE = 1e-3
 """Step size of Adam in the first epoch; later ones go by how far it took the policy."""
@@ -94,7 +95,8 @@ def learn_pass(
 
 def _sample(policy: nn.Module, batch: Batch, discount: float) -> Sample:
     """The episodes of a batch, their log-probabilities under the policy differentiable."""
-    log_prob = act(policy, batch.observations).log_prob(batch.actions)
+    with saying_what_is_not_a_number():
+        log_prob = act(policy, batch.observations).log_prob(batch.actions)
     if not log_prob.isfinite().all():
         raise ValueError(
             "the policy gives NaN or a probability of 0 to an action that was taken: it has "

@@ -12,14 +12,23 @@ from reweigh.learning.config import LearnConfig
 from reweigh.learning.critic import Critic, fitted_critic
 from reweigh.learning.division import Division
 from reweigh.learning.estimators import ESTIMATORS
-from reweigh.learning.improvement import Gain, as_if, gain, least, predicted_bound, weight_doubts
+from reweigh.learning.improvement import (
+    Gain,
+    expected_doubts,
+    gain,
+    least,
+    predicted_bound,
+    within_a_sentence,
+)
 from reweigh.learning.learner import Learner, learn_pass
 from reweigh.learning.progress import EpochProgress
 from reweigh.learning.region import Distance, measure
+from reweigh.learning.units import unit_of
 
 _HALVINGS = 3
 _FASTER, _SLOWER = 4.0, 0.5
 _HIGHEST_RATE = 0.1
+_OPTION = {"ess": "min_ess", "kl": "max_kl"}
 
 
 class Search:
@@ -53,14 +62,10 @@ class Search:
         self.deviation = self._deviation()
         self.best_bound = 0.0
         self.highest_bound, self.rose, self.halved = -math.inf, 0, 0
+        self.refused_bound, self.refusal = 0.0, ""
+        self.stood, self.limits = 0, set[str]()
         self.began = self.here = self._measure(policy)
-        if (broken := self.began.broken(config)) is not None:
-            raise ValueError(
-                f"the policy to begin with is beyond the trust region ({broken}): the weights of "
-                f"the episodes to learn from have an effective sample size of {self.began.ess:.1%} "
-                f"and a divergence of {self.began.kl:.3g} nats per step, so it is far from what "
-                "sampled the log; begin with the policy that did, or give none, and it is estimated"
-            )
+        self._require_inside()
         self.critic = self._fitted_critic() if self.estimator.critic else None
         self.learner = Learner.create(deepcopy(policy))
         self.good = deepcopy(self.learner)
@@ -73,14 +78,56 @@ class Search:
             if self.halved == _HALVINGS or number - self.rose >= self.config.patience:
                 return
 
+    @property
+    def why_nothing(self) -> str:
+        """Why there is no candidate."""
+        options = " and ".join(f"{x} is {getattr(self.config, x)}" for x in sorted(self.limits))
+        if not self.stood:
+            return (
+                f"every epoch went beyond the trust region and was undone: {options}, which leaves "
+                "no room to learn in"
+            )
+        if self.refusal:
+            return self.refusal
+        better = "nothing that was learnt was better on the validation episodes"
+        if self.halved == _HALVINGS:
+            return f"{better} before the trust region ended it: {options}"
+        return better
+
+    def _require_inside(self) -> None:
+        """Refuse a policy to begin with that is beyond the trust region.
+
+        Raises:
+            ValueError: It is, or the trust region has no room for any policy.
+        """
+        if (broken := self.began.broken(self.config)) is None:
+            return
+        found = (
+            f"the weights of the episodes to learn from have an effective sample size of "
+            f"{100 * self.began.ess:.6g} % and a divergence of {self.began.kl:.3g} nats per step"
+        )
+        if self.began.broken(LearnConfig()) is None:
+            option = _OPTION[broken]
+            raise ValueError(
+                f"{option} is {getattr(self.config, option)}, which leaves no room: with the "
+                f"policy to begin with, {found}; the default is {getattr(LearnConfig(), option)}"
+            )
+        raise ValueError(
+            f"the policy to begin with is beyond the trust region ({broken}): {found}, so it is "
+            "far from what sampled the log; begin with the policy that did, or give none, and it "
+            "is estimated"
+        )
+
     def _epoch(self, number: int) -> EpochProgress:
         objective = self._pass(number)
         there = self._measure(self.learner.policy)
         undone = there.broken(self.config)
         found, best = None, False
         if undone is not None:
+            self.limits.add(_OPTION[undone])
             self._undo()
         else:
+            self.stood += 1
             found = self._gain()
             best = self._choose(number, found, there)
             self._keep_pace(there)
@@ -115,16 +162,39 @@ class Search:
     def _choose(self, number: int, found: Gain, there: Distance) -> bool:
         """Whether this is the best policy so far; it is kept if so."""
         bound = predicted_bound(found.estimate, self.test)
-        doubts = weight_doubts(as_if(found.weights, self.test))
-        doubts += weight_doubts(as_if(there.trajectories, self.test))
         if bound > self.highest_bound:  # patience is for what does not even come closer
             self.highest_bound, self.rose = bound, number
+        if not bound > self.best_bound:
+            return False
+        refusal = self._refusal(number, found, there)
+        if refusal is not None:
+            if bound > self.refused_bound:
+                self.refused_bound, self.refusal = bound, refusal
+            return False
+        self.best_bound = bound
+        self.candidate = deepcopy(self.learner.policy)
+        return True
+
+    def _refusal(self, number: int, found: Gain, there: Distance) -> str | None:
+        """Why a policy that promises something is not tested, or None."""
+        words = (
+            f"what looked best on the validation episodes, {found.estimate.value:+.4g} in epoch "
+            f"{number}, was not tested"
+        )
+        doubts = expected_doubts(found.weights, self.test)
+        doubts = doubts or expected_doubts(there.trajectories, self.test)
+        if doubts:
+            return (
+                f"{words}: with weights like its own the {self.test} test episodes, less a third "
+                f"as a margin, would not be believed, since {within_a_sentence(doubts[0])}"
+            )
         enough = least(found, self.test, level=self.config.level)
-        best = bound > self.best_bound and found.estimate.value > enough and not doubts
-        if best:
-            self.best_bound = bound
-            self.candidate = deepcopy(self.learner.policy)
-        return best
+        if not found.estimate.value > enough:
+            return (
+                f"{words}: {self.test} test episodes show no improvement below {enough:.2g}, which "
+                "what has not happened in any of them may account for"
+            )
+        return None
 
     def _gain(self) -> Gain:
         return gain(
@@ -153,11 +223,11 @@ class Search:
         )
 
     def _deviation(self) -> float:
-        """Of the first returns, at least a thousandth, as `ValueFunction` has it."""
+        """Of the first returns."""
         first = next(self.division.training.batches())
         rewards = reward_to_go(first.rewards, first.segments, discount=self.config.discount)
         returns = rewards[first.segments.is_first]
-        return max(float(returns.std(correction=0)), 1e-3)
+        return unit_of(returns, size=float(returns.abs().max()))
 
     def _fitted_critic(self) -> Critic:
         return fitted_critic(

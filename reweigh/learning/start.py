@@ -13,7 +13,12 @@ from reweigh.data.batch import Batch
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.trajectories import Trajectories
 from reweigh.learning.config import LearnConfig
-from reweigh.learning.division import Division, InMemory, Part, Source
+from reweigh.learning.division import Division, InMemory, Source
+from reweigh.learning.origin import Origin, origin_of, versions_of
+from reweigh.learning.units import ROUNDING
+
+LEAST_TEST = 50
+"""Test episodes below which no improvement is believed: the least effective sample size."""
 
 _FOLDS = 2
 
@@ -36,6 +41,8 @@ class Start:
     """As `acting.policy.build` reads it; None for a module that it cannot make."""
     estimated: bool
     """Whether the policy was estimated from the episodes that are learnt from."""
+    unseen: bool
+    """Whether it is known that the policy has not seen the rewards of the log's episodes."""
 
 
 def require_learnable(division: Division, *, discount: float) -> Counts:
@@ -54,13 +61,15 @@ def require_learnable(division: Division, *, discount: float) -> Counts:
             _require_finite(batch)
             if part is division.training:
                 returns += _range_of_returns(batch, discount)
-    if min(counts) < LEAST_COUNT:
+    if min(counts) < LEAST_COUNT or counts[2] < LEAST_TEST:
         raise ValueError(
             f"the log has {sum(counts)} episodes, of which {counts[0]} would be learnt from, "
-            f"{counts[1]} choose and {counts[2]} test, and each takes at least {LEAST_COUNT}: "
-            "collect more episodes, or give other shares with --validation and --test"
+            f"{counts[1]} choose and {counts[2]} test, and it takes at least {LEAST_COUNT}, "
+            f"{LEAST_COUNT} and {LEAST_TEST}: collect more episodes, or give other shares with "
+            "--validation and --test"
         )
-    if min(returns) == max(returns):
+    lowest, highest = min(returns), max(returns)
+    if highest - lowest <= ROUNDING * max(-lowest, highest):
         raise ValueError(
             f"all {counts[0]} episodes to learn from return {returns[0]:g}: nothing tells a better "
             "action from a worse one; log the rewards, or episodes in which they differ"
@@ -93,27 +102,31 @@ def _require_finite(batch: Batch) -> None:
 
 
 def starting_policy(
-    behaviour: nn.Module | None, training: Part, config: LearnConfig, description: str | None
+    behaviour: nn.Module | None, division: Division, config: LearnConfig, description: str | None
 ) -> Start:
     """The policy that sampled the log, as given, or as the episodes to learn from show it.
 
     Args:
         behaviour: The given one; it is not changed.
-        training: The episodes to learn from: those that test say nothing of it.
+        division: The episodes; those that test say nothing of an estimated one.
         config: The seed.
         description: Of the given one.
 
     Raises:
-        ValueError: None is given, and none can be estimated.
+        ValueError: None is given, and none can be estimated; the given one may have been trained
+            on the log, is of another space, or gives NaN.
     """
     if behaviour is not None:
-        return Start(deepcopy(behaviour).eval(), description, estimated=False)
-    found = estimate_behaviour(training, folds=_FOLDS, seed=config.seed)
-    return Start(found.policy.eval(), found.policy_description, estimated=True)
+        policy = deepcopy(behaviour).eval()
+        unseen = origin_of(policy, division) is Origin.FIRST
+        return Start(policy, description, estimated=False, unseen=unseen)
+    found = estimate_behaviour(division.training, folds=_FOLDS, seed=config.seed)
+    unseen = len(versions_of(division)) == 1  # later ones may have acted on what earlier ones saw
+    return Start(found.policy.eval(), found.policy_description, estimated=True, unseen=unseen)
 
 
 def source_of(log: TrajectoryLog | Trajectories | str | Path) -> tuple[Source, int]:
-    """A log as a source, and how many steps it has.
+    """A log as a source, and how many steps it has; what is appended later is not in it.
 
     Raises:
         ValueError: It holds nothing; the folder is no log.
@@ -121,7 +134,8 @@ def source_of(log: TrajectoryLog | Trajectories | str | Path) -> tuple[Source, i
     if isinstance(log, Trajectories):
         source, steps = InMemory(log), log.steps
     else:
-        source = log if isinstance(log, TrajectoryLog) else TrajectoryLog.open(log)
+        opened = log if isinstance(log, TrajectoryLog) else TrajectoryLog.open(log)
+        source = opened.at_present()
         steps = source.summary().steps
     if steps == 0:
         raise ValueError("the log is empty: there are no episodes to learn from")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -47,12 +48,17 @@ def outcome(learnt: Learnt) -> str:
     return f"{said}. {kept}"
 
 
-def learnt_json(learnt: Learnt) -> str:
+def learnt_json(learnt: Learnt, *, folder: Path | None = None) -> str:
     """Return everything about the outcome but the policies as strict JSON.
 
     Numbers that JSON does not have, NaN and the infinities, are null.
+
+    Args:
+        learnt: The outcome.
+        folder: Where the policies are, if they were written.
     """
     content = {
+        "folder": None if folder is None else str(folder),
         "shown": learnt.shown,
         "verdict": learnt.verdict,
         "comparison": None if learnt.comparison is None else asdict(learnt.comparison),

@@ -69,7 +69,12 @@ MUTATIONS = [
     ("acting/vector.py", '"final_obs": observation', '"final_obs": None'),
     ("acting/vector.py", "np.empty(space.shape or (), space.dtype)", "self._observations"),
     ("acting/vector.py", "            if info:\n", "            if not info:\n"),
-    ("acting/policy.py", "self.mean - mean", "mean - self.mean"),
+    ("acting/networks.py", "self.mean - mean", "mean - self.mean"),
+    ("acting/networks.py", "        if self.measures:", "        if not self.measures:"),
+    ("acting/networks.py", "1 / 255 if", "1.0 if"),
+    ("acting/networks.py", "[1][0]", "[0][:, 0]"),
+    ("acting/networks.py", "min(shape[:2]) >= _IMAGE > shape[2]", "True"),
+    ("acting/environments.py", 'padding_type="zero"', 'padding_type="reset"'),
     ("acting/policy.py", "self.spread.sigmoid()", "self.spread.exp()"),
     ("acting/evaluate.py", "returns[episode] += float(reward)", "returns[episode] = float(reward)"),
 ]

@@ -18,6 +18,7 @@ MUTATIONS = [
     (SUMMARY, "if not learnt.shown:", "if learnt.shown:"),
     (SUMMARY, '.rstrip(".")', ""),
     (SUMMARY, "figure(e.low, d), figure(e.high, d)", "figure(e.high, d), figure(e.low, d)"),
+    (SUMMARY, "None if folder is None else str(folder)", "None"),
     (SUMMARY, "tested[-1]", "tested[0]"),
     (SUMMARY, "p.undone is not None for p", "p.best for p"),
     ("report/as_json.py", "not math.isfinite(content)", "math.isinf(content)"),
