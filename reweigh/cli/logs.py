@@ -130,7 +130,7 @@ def learn(
         config: How.
         behaviour: The policy that sampled the log, or the oldest of several: folder of a run or of
             policies, or module:name in Python; by default it is estimated from the log.
-        version: Which of the folder's policies; the newest by default.
+        version: Which of the folder's policies, if it holds several.
         out: Folder of the result; by default the next free one under runs/.
         json: Print JSON instead of the display.
     """

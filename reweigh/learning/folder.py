@@ -79,14 +79,20 @@ def described_policy(
     """A policy as `acting.stored.load_policy` finds it, and its description if it has one.
 
     Raises:
-        ValueError: As there.
+        ValueError: As there; the folder holds several policies, and none is named.
     """
-    policy = load_policy(source, version)
     if not Path(source).is_dir():
-        return policy, None
+        return load_policy(source, version), None
     store = policies_of(Path(source))
-    version = store.latest() if version is None else version
-    return policy, store.metadata(version)["description"]
+    versions = store.versions()
+    if version is None and len(versions) > 1:
+        raise ValueError(
+            f"{source} holds policies {versions[0]} to {versions[-1]}: say by --version which of "
+            "them sampled the log, the oldest of several, since a later one may have been trained "
+            "on it"
+        )
+    version = versions[0] if version is None else version
+    return load_policy(source, version), store.metadata(version)["description"]
 
 
 def _claim(folder: Path, config: str) -> list[Path]:

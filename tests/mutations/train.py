@@ -9,7 +9,11 @@ MUTATIONS = [
     ("data/batch.py", "return ~self.terminated", "return ~self.truncated"),
     ("data/batch.py", "t.stop[last] - t.start[first]", "t.lengths[first]"),
     ("train/improve.py", "log_centre=log_centre[index]", "log_centre=None"),
-    ("train/improve.py", "- config.entropy * entropy", "+ config.entropy * entropy"),
+    (
+        "train/improve.py",
+        "- settled(config.entropy) * entropy",
+        "+ settled(config.entropy) * entropy",
+    ),
     ("train/improve.py", "(policy_loss + value_loss", "(policy_loss"),
     ("train/improve.py", "estimate.action_values - values", "estimate.action_values"),
     ("train/loop.py", "if version not in window:", "if True:"),
