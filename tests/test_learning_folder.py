@@ -219,20 +219,14 @@ def test_a_policy_comes_with_its_description_if_it_has_one(tmp_path):
         policy = build(DESCRIPTION)
         policy.logits.data.fill_(logit)
         store.save(version, policy.state_dict(), metadata={"description": DESCRIPTION})
-    for version, logit in ((None, 1.5), (0, 0.5), (1, 1.5)):
+        if version == 0:
+            assert described_policy(tmp_path)[1] == DESCRIPTION
+    with pytest.raises(ValueError, match=r"holds policies 0 to 1: say by --version .* the oldest"):
+        described_policy(tmp_path)
+    for version, logit in ((0, 0.5), (1, 1.5)):
         policy, description = described_policy(tmp_path, version)
         assert description == DESCRIPTION
         assert policy.state_dict()["logits"][0, 0] == logit
     policy, description = described_policy("torch.nn:Identity")
     assert isinstance(policy, torch.nn.Identity)
     assert description is None
-
-
-def test_of_several_policies_the_one_that_sampled_the_log_is_named(tmp_path):
-    problem = improvable(horizon=5)
-    learnt_in(tmp_path / "out", problem, tmp_path / "log")
-    with pytest.raises(ValueError, match=r"out holds policies 0 to 1: say by --version .* oldest"):
-        described_policy(tmp_path / "out")
-    policy, description = described_policy(tmp_path / "out", 0)
-    assert same(policy, problem.behaviour_policy())
-    assert json.loads(description) == json.loads(DESCRIPTION)
