@@ -9,7 +9,7 @@ from reweigh.data.files import write_whole
 from reweigh.report import charts, shell, svg
 from reweigh.report.summary import next_commands, outcome, summarise
 from reweigh.report.wording import duration, number, times
-from reweigh.train.config import TrainConfig
+from reweigh.train.config import TrainConfig, settled
 from reweigh.train.loop import CONFIRMING_EPISODES, finished
 from reweigh.train.progress import Progress
 from reweigh.train.run import Run
@@ -178,7 +178,7 @@ def _improvements(told: Told) -> str:
             "An improvement ends above the dashed line; points far above it mean that a single pass"
             " moves the policy too far.",
             f"Last {now.kl:.3f} nats per step, max_kl {config.max_kl:g}.",
-            lambda axes: charts.kl(axes, history, limit=config.max_kl),
+            lambda axes: charts.kl(axes, history, limit=settled(config.max_kl)),
         ),
         shell.chart(
             "Passes of each improvement",

@@ -46,13 +46,13 @@ class TrainConfig:
     """Passes over the reused steps in one improvement, at most. Default: 40; 10 in Box2D."""
     minibatches: int | None = None
     """Minibatches in a pass: one step of Adam each. Default: 4; 16 in Box2D."""
-    learning_rate: float = 1e-3
-    """Step size of Adam."""
+    learning_rate: float | None = None
+    """Step size of Adam. Default: 0.001; 0.003 in MuJoCo."""
     clip: float = 0.2
     """How far a step's ratio may move from where the improvement found it."""
-    max_kl: float = 0.1
+    max_kl: float | None = None
     """End an improvement when the policy has moved this far: nats per step, estimated on the reused
-    actions."""
+    actions. Default: 0.1; 0.3 in MuJoCo."""
     min_ess: float = 0.1
     """End an improvement when the effective sample size is below this share of the reused steps."""
     discount: float = 0.99
@@ -93,8 +93,9 @@ class TrainConfig:
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
         for name in ("learning_rate", "clip", "max_kl", "max_gradient_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be positive and finite")
         if self.entropy is not None and not 0 <= self.entropy < math.inf:
             raise ValueError(f"entropy is {self.entropy}; it must be at least 0 and finite")
         if self.threshold is not None and math.isnan(self.threshold):

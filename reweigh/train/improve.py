@@ -71,7 +71,7 @@ def improve(
 
 def _end(epochs: int, kl: float, ess: float, config: TrainConfig) -> str | None:
     """Return what ends an improvement after so many passes, or None if it goes on."""
-    if kl > config.max_kl:
+    if kl > settled(config.max_kl):
         return "kl"
     if ess < config.min_ess:
         return "ess"

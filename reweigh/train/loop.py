@@ -18,7 +18,7 @@ from reweigh.acting.evaluate import evaluate
 from reweigh.core.diagnostics import effective_sample_size, weight_summary
 from reweigh.data.batch import Batch
 from reweigh.data.trajectories import Trajectories
-from reweigh.train.config import TrainConfig
+from reweigh.train.config import TrainConfig, settled
 from reweigh.train.improve import Improvement, improve
 from reweigh.train.learner import Learner
 from reweigh.train.progress import HISTOGRAM_BINS, Progress
@@ -68,7 +68,7 @@ def finished(config: TrainConfig, checkpoint: Checkpoint) -> str | None:
 def _start(run: Run) -> tuple[Learner, Checkpoint]:
     description = run.description
     learner = Learner.create(
-        description, seed=run.config.seed, learning_rate=run.config.learning_rate
+        description, seed=run.config.seed, learning_rate=settled(run.config.learning_rate)
     )
     saved = run.load_checkpoint()
     if saved is None:

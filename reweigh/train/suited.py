@@ -6,7 +6,7 @@ positions and velocities are seen, `BOX2D` where episodes are long and tens of t
 are needed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,25 @@ class Suited:
     environments: int
     epochs: int
     minibatches: int
+    learning_rate: float
+    max_kl: float
     entropy: float
     standardise: bool
 
 
 CLASSIC = Suited(
-    iteration_steps=128, environments=1, epochs=40, minibatches=4, entropy=0.4, standardise=False
+    iteration_steps=128,
+    environments=1,
+    epochs=40,
+    minibatches=4,
+    learning_rate=1e-3,
+    max_kl=0.1,
+    entropy=0.4,
+    standardise=False,
 )
-MUJOCO = Suited(
-    iteration_steps=128, environments=1, epochs=40, minibatches=4, entropy=0.05, standardise=True
-)
-BOX2D = Suited(
-    iteration_steps=512, environments=4, epochs=10, minibatches=16, entropy=0.01, standardise=False
+MUJOCO = replace(CLASSIC, learning_rate=3e-3, max_kl=0.3, entropy=0.05, standardise=True)
+BOX2D = replace(
+    CLASSIC, iteration_steps=512, environments=4, epochs=10, minibatches=16, entropy=0.01
 )
 
 

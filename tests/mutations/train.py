@@ -4,7 +4,7 @@ TESTS = ["test_train.py", "-k", "not killed_at and not cartpole_is"]
 
 MUTATIONS = [
     ("train/improve.py", "* batch.goes_on\n    learner", "\n    learner"),
-    ("train/improve.py", "kl > config.max_kl", "kl < -config.max_kl"),
+    ("train/improve.py", "kl > settled(config.max_kl)", "kl > 1e9"),
     ("train/improve.py", "ess < config.min_ess", "ess < 0"),
     ("data/batch.py", "return ~self.terminated", "return ~self.truncated"),
     ("data/batch.py", "t.stop[last] - t.start[first]", "t.lengths[first]"),

@@ -1,0 +1,39 @@
+"""Options that depend on the environment: what is given counts, what is not is what suits it."""
+
+from dataclasses import asdict
+
+import pytest
+
+from reweigh.train.config import TrainConfig
+from reweigh.train.start import new_run
+from reweigh.train.suited import BOX2D, CLASSIC, MUJOCO, suited_to
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "expected"),
+    [
+        ("gymnasium.envs.classic_control.cartpole:CartPoleEnv", CLASSIC),
+        ("gymnasium.envs.mujoco.inverted_pendulum_v5:InvertedPendulumEnv", MUJOCO),
+        ("gymnasium.envs.box2d.lunar_lander:LunarLander", BOX2D),
+        ("mine:Environment", CLASSIC),
+        ("<class 'mine.Environment'>", CLASSIC),
+    ],
+)
+def test_a_family_is_told_by_where_its_environments_are(entry_point, expected):
+    assert suited_to(entry_point) is expected
+
+
+def test_what_is_given_counts(tmp_path):
+    config = TrainConfig(environment="CartPole-v1", epochs=7, standardise=True)
+    run = new_run(tmp_path / "run", config)
+    for name, value in asdict(CLASSIC).items():
+        given = {"epochs": 7, "standardise": True}.get(name, value)
+        assert getattr(run.config, name) == given, name
+    again = run.config.resolved(suited=MUJOCO)
+    assert again == run.config
+    assert run.config.threshold == 475.0
+
+
+def test_every_option_of_a_set_is_one_of_training_that_has_no_other_default():
+    for name in asdict(CLASSIC):
+        assert getattr(TrainConfig(environment="x"), name) is None
