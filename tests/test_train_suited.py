@@ -37,3 +37,10 @@ def test_what_is_given_counts(tmp_path):
 def test_every_option_of_a_set_is_one_of_training_that_has_no_other_default():
     for name in asdict(CLASSIC):
         assert getattr(TrainConfig(environment="x"), name) is None
+
+
+def test_choices_have_no_unit_to_be_measured_in(tmp_path):
+    config = TrainConfig(environment="FrozenLake-v1", standardise=True)
+    with pytest.raises(ValueError, match=r"FrozenLake-v1 has observations Discrete\(16\), which"):
+        new_run(tmp_path / "run", config)
+    new_run(tmp_path / "run", TrainConfig(environment="FrozenLake-v1", standardise=False))

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from gymnasium.spaces import Discrete
 from torch import nn
 
 from reweigh.acting.collect import Collected, Collector, Position
@@ -35,6 +36,11 @@ def new_run(path: str | Path, config: TrainConfig) -> Run:
             None if spec is None else spec.reward_threshold,
             suited_to("" if spec is None else str(spec.entry_point)),
         )
+        if config.standardise and isinstance(env.observation_space, Discrete):
+            raise ValueError(
+                f"{config.environment} has observations {env.observation_space}, which are choices "
+                "and have no unit: leave out standardise, or give False"
+            )
         description = policy_description(
             env, config.hidden, standardise=settled(config.standardise), memory=config.memory
         )
