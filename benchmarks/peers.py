@@ -117,6 +117,8 @@ SETTINGS = {
     ("SAC", "InvertedPendulum-v5"): Settings(1, 20_000, normalise=False, arguments={}),
 }
 ALGORITHMS = {"PPO": PPO, "SAC": SAC}
+PATIENCE = {"PPO": 3, "SAC": 1}
+"""Gives up after so many times the steps of the protocol: SAC needs 10 ms or so for each."""
 DEFAULT = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "InvertedPendulum-v5"]
 
 
@@ -256,7 +258,7 @@ def main() -> None:
                 if learner == "reweigh":
                     result = measure_reweigh(given.reweigh_python, environment, seed)
                 elif (learner, environment) in SETTINGS:
-                    give_up = 3 * TASKS[environment].give_up
+                    give_up = PATIENCE[learner] * TASKS[environment].give_up
                     result = measure(learner, environment, seed, give_up)
                 else:
                     continue

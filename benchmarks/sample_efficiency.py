@@ -6,37 +6,78 @@ others, but for its seconds.
 
     python benchmarks/sample_efficiency.py                         # the defaults, five seeds
     python benchmarks/sample_efficiency.py --environments CartPole-v1 --options '{"reuse": 1}'
+    python benchmarks/sample_efficiency.py --variations "ratios ignored"    # of variations.py
     python benchmarks/sample_efficiency.py --table docs/sample-efficiency.parquet
 """
 
 import argparse
 import json
+import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
 from protocol import EPISODES, TASKS, Result, markdown, read, write
+from variations import VARIATIONS
 
 DEFAULT = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "InvertedPendulum-v5"]
+SEEDS = [5, 6, 7, 8, 9]
+"""Options were chosen on seeds 0 to 4."""
 
 
-def measure(environment: str, seed: int, steps: int, options: str) -> Result:
+@dataclass(frozen=True)
+class Asked:
+    """A training run that a table is to have."""
+
+    environment: str
+    seed: int
+    options: str = "{}"
+    """JSON of `train`'s options, as `written` writes it."""
+    variation: str = "as it is"
+    """A key of `variations.VARIATIONS`."""
+    steps: int | None = None
+    """Give up after so many instead of the protocol's."""
+
+    @property
+    def learner(self) -> str:
+        """What the table calls it."""
+        return "reweigh" if self.variation == "as it is" else f"reweigh, {self.variation}"
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """That of its `Result`."""
+        return self.learner, self.environment, self.seed, self.options
+
+
+def written(options: dict[str, object]) -> str:
+    """Return options as a table has them."""
+    return json.dumps(options, sort_keys=True)
+
+
+def measure(asked: Asked) -> Result:
     """Train once in this process, in a run folder that is removed."""
+    with VARIATIONS[asked.variation]():
+        return _train(asked)
+
+
+def _train(asked: Asked) -> Result:
     from reweigh.train.config import TrainConfig
     from reweigh.train.loop import train
     from reweigh.train.start import collect_here, new_run
 
-    task = TASKS[environment]
+    task = TASKS[asked.environment]
     config = TrainConfig(
         **{
-            "environment": environment,
-            "seed": seed,
-            "steps": steps,
+            "environment": asked.environment,
+            "seed": asked.seed,
+            "steps": asked.steps or task.give_up,
             "threshold": task.threshold,
             "check_every": task.check_every,
             "evaluation_episodes": EPISODES,
-            **json.loads(options),
+            **json.loads(asked.options),
         }
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -46,10 +87,10 @@ def measure(environment: str, seed: int, steps: int, options: str) -> Result:
     checks = [(p.steps, r) for p in history if (r := p.evaluation_return) is not None]
     reached = [steps for steps, found in checks if found >= task.threshold]
     return Result(
-        learner="reweigh",
-        environment=environment,
-        seed=seed,
-        options=options,
+        learner=asked.learner,
+        environment=asked.environment,
+        seed=asked.seed,
+        options=asked.options,
         steps_to_threshold=reached[0] if reached else None,
         steps=last.steps,
         seconds=round(last.seconds, 2),
@@ -59,39 +100,38 @@ def measure(environment: str, seed: int, steps: int, options: str) -> Result:
     )
 
 
+def measured(asked: list[Asked], *, table: Path | None, processes: int) -> list[Result]:
+    """Return the result of each run, in this order; runs that the table has are not run again."""
+    done = {result.key: result for result in ([] if table is None else read(table))}
+    missing = [each for each in asked if each.key not in done]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for job in as_completed([pool.submit(measure, each) for each in missing]):
+            result = job.result()
+            done[result.key] = result
+            print(*result.key, result.steps_to_threshold or "-", file=sys.stderr, flush=True)
+            if table is not None:
+                write(table, done.values())
+    return [done[each.key] for each in asked]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--environments", nargs="+", choices=TASKS, default=DEFAULT)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--variations", nargs="+", choices=VARIATIONS, default=["as it is"])
     parser.add_argument("--options", nargs="+", default=["{}"], help="JSON of train's options")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--steps", type=int, help="give up after this many steps")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--table", type=Path, help="Parquet file that has the rows, and gets them")
     given = parser.parse_args()
 
-    options = [json.dumps(json.loads(each), sort_keys=True) for each in given.options]
-    kept = [] if given.table is None else read(given.table)
-    done = {result.key: result for result in kept}
+    arms = product(given.environments, given.variations, map(json.loads, given.options))
     asked = [
-        ("reweigh", environment, seed, option)
-        for environment in given.environments
-        for option in options
+        Asked(environment, seed, written(options), variation, given.steps)
+        for environment, variation, options in arms
         for seed in given.seeds
     ]
-    with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        jobs = [
-            pool.submit(measure, name, seed, given.steps or TASKS[name].give_up, option)
-            for key in asked
-            if key not in done
-            for _, name, seed, option in [key]
-        ]
-        for job in as_completed(jobs):
-            result = job.result()
-            done[result.key] = result
-            print(*result.key[1:], result.steps_to_threshold or "-", flush=True)
-            if given.table is not None:
-                write(given.table, done.values())
-    print(markdown([done[key] for key in asked]))
+    print(markdown(measured(asked, table=given.table, processes=given.processes)))
 
 
 if __name__ == "__main__":

@@ -181,6 +181,11 @@ class ValueFunction(nn.Module):
             observations = seen.float()
         return self.mean + self.deviation * self.standardised(observations).squeeze(-1)
 
+    def loss(self, observations: Tensor, targets: Tensor) -> Tensor:
+        """Return half of the mean squared error of `targets` `[B]`, in units of the deviation."""
+        error = (self(observations) - targets) / self.deviation
+        return 0.5 * error.square().mean()
+
     @torch.no_grad()
     def measure(self, mean: Tensor, deviation: Tensor) -> None:
         """Take the mean and deviation of observations; what does not vary keeps its unit."""

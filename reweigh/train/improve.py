@@ -134,9 +134,7 @@ def _epoch(
         )
         policy_loss = loss(objective, alone, divisor=len(index))
         entropy = distribution.entropy().mean()
-        value = learner.value(batch.observations[index])
-        error = (value - targets[index]) / learner.value.deviation
-        value_loss = 0.5 * error.square().mean()
+        value_loss = learner.value.loss(batch.observations[index], targets[index])
         learner.optimiser.zero_grad()
         (policy_loss + value_loss - settled(config.entropy) * entropy).backward()
         torch.nn.utils.clip_grad_norm_(learner.policy.parameters(), config.max_gradient_norm)

@@ -1,0 +1,79 @@
+"""Reuse against none, each at the best options of a grid, then on fresh seeds.
+
+Every setting of the grid is trained on three seeds, without reuse and with; the best of each arm,
+by the median number of steps, then by the mean, is trained on five other seeds. A run that gave up
+counts as the steps it gave up at.
+
+    python benchmarks/sweep.py --environment CartPole-v1 --table docs/sample-efficiency.parquet
+"""
+
+import argparse
+import statistics
+from itertools import product
+from pathlib import Path
+
+from protocol import TASKS, Result, figures
+from sample_efficiency import SEEDS, Asked, measured, written
+
+GRID = {
+    "learning_rate": [3e-4, 1e-3, 3e-3],
+    "iteration_steps": [64, 128, 256],
+    "minibatches": [1, 4],
+    "epochs": [10, 40],
+}
+ARMS = {"without reuse": 1, "with": 32}
+CHOOSING = [0, 1, 2]
+"""The seeds that options are chosen on."""
+
+
+def score(results: list[Result]) -> tuple[float, float]:
+    """Return the median and the mean number of steps; less is better."""
+    steps = [result.steps_to_threshold or result.steps for result in results]
+    return statistics.median(steps), statistics.fmean(steps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--environment", choices=TASKS, required=True)
+    parser.add_argument("--steps", type=int, default=6000, help="give up after this many steps")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--table", type=Path, required=True, help="Parquet file, as for the rest")
+    given = parser.parse_args()
+
+    def train(settings: list[dict[str, object]], seeds: list[int]) -> dict[str, list[Result]]:
+        asked = [
+            Asked(given.environment, seed, written(options), steps=given.steps)
+            for options in settings
+            for seed in seeds
+        ]
+        results = measured(asked, table=given.table, processes=given.processes)
+        return {
+            written(options): [r for r in results if r.options == written(options)]
+            for options in settings
+        }
+
+    settings = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
+    print("|", " | ".join([*GRID, *ARMS]), "|")
+    print("| --- " * (len(GRID) + len(ARMS)) + "|")
+    best: dict[str, dict[str, object]] = {}
+    swept = {
+        arm: train([{**each, "reuse": reuse} for each in settings], CHOOSING)
+        for arm, reuse in ARMS.items()
+    }
+    for each in settings:
+        cells = [figures(swept[arm][written({**each, "reuse": ARMS[arm]})])[0] for arm in ARMS]
+        print("|", " | ".join([*(f"{value:g}" for value in each.values()), *cells]), "|")
+    for arm, reuse in ARMS.items():
+        best[arm] = min(
+            ({**each, "reuse": reuse} for each in settings),
+            key=lambda options: score(swept[arm][written(options)]),
+        )
+    print("\n| arm | best options | other seeds | median | CPU s |")
+    print("| --- | --- | --- | --- | --- |")
+    for arm, options in best.items():
+        (results,) = train([options], SEEDS).values()
+        print(f"| {arm} | `{written(options)}` |", " | ".join(figures(results)), "|")
+
+
+if __name__ == "__main__":
+    main()
