@@ -16,10 +16,10 @@ from protocol import TASKS, Result, figures
 from sample_efficiency import SEEDS, Asked, measured, written
 
 GRID = {
-    "learning_rate": [3e-4, 1e-3, 3e-3],
+    "learning_rate": [1e-3, 2e-3, 4e-3],
     "iteration_steps": [64, 128, 256],
     "minibatches": [1, 4],
-    "epochs": [10, 40],
+    "epochs": [20, 40],
 }
 ARMS = {"without reuse": 1, "with": 32}
 CHOOSING = [0, 1, 2]

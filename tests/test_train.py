@@ -21,7 +21,7 @@ from reweigh.train.learner import Learner
 from reweigh.train.loop import train
 from reweigh.train.run import Run
 from reweigh.train.start import collect_here, new_run
-from reweigh.train.suited import CLASSIC
+from reweigh.train.suited import DISCRETE
 
 SMALL = {
     "environment": "CartPole-v1",
@@ -249,7 +249,7 @@ def test_progress_tells_what_the_weights_are(uninterrupted):
 
 
 def batch_and_learner(**options):
-    config = TrainConfig(**{**SMALL, **options}).resolved(suited=CLASSIC)
+    config = TrainConfig(**{**SMALL, **options}).resolved(suited=DISCRETE)
     random = np.random.default_rng(2)
     lengths = np.array([40, 25, 35])
     steps, n = int(lengths.sum()), len(lengths)

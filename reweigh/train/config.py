@@ -43,16 +43,17 @@ class TrainConfig:
     """Let a recurrent unit (GRU) read this many last observations; 1 is the newest alone."""
 
     epochs: int | None = None
-    """Passes over the reused steps in one improvement, at most. Default: 40; 10 in Box2D."""
+    """Passes over the reused steps in one improvement, at most. Default: 20 for discrete
+    actions, 40 for continuous; 10 in Box2D."""
     minibatches: int | None = None
     """Minibatches in a pass: one step of Adam each. Default: 4; 16 in Box2D."""
     learning_rate: float | None = None
-    """Step size of Adam. Default: 0.001; 0.003 in MuJoCo."""
+    """Step size of Adam. Default: 0.002; 0.003 in MuJoCo, 0.001 in Box2D."""
     clip: float = 0.2
     """How far a step's ratio may move from where the improvement found it."""
     max_kl: float | None = None
     """End an improvement when the policy has moved this far: nats per step, estimated on the reused
-    actions. Default: 0.1; 0.3 in MuJoCo."""
+    actions. Default: 0.2; 0.3 in MuJoCo, 0.1 in Box2D."""
     min_ess: float = 0.1
     """End an improvement when the effective sample size is below this share of the reused steps."""
     discount: float = 0.99
@@ -61,8 +62,8 @@ class TrainConfig:
     """V-trace's lambda: 0 trusts the value function, 1 the rewards."""
     entropy: float | None = None
     """Weight of the entropy bonus, beside advantages of standard deviation 1: actions that the
-    policy no longer takes, its old steps can no longer weigh. Default: 0.4; 0.05 in MuJoCo, 0.01 in
-    Box2D."""
+    policy no longer takes, its old steps can no longer weigh. Default: 0.4 for discrete actions,
+    0.1 for continuous; 0.02 in MuJoCo, 0.01 in Box2D."""
     max_gradient_norm: float = 0.5
     """Gradients of policy and of value function are each shortened to this length."""
     hidden: tuple[int, ...] = (64, 64)

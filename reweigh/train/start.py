@@ -31,10 +31,13 @@ def new_run(path: str | Path, config: TrainConfig) -> Run:
     config.validate()
     env = make(config.environment, memory=config.memory)
     try:
-        spec = env.spec
+        spec, logged = env.spec, schema(config.environment, env)
         config = config.resolved(
             None if spec is None else spec.reward_threshold,
-            suited_to("" if spec is None else str(spec.entry_point)),
+            suited_to(
+                "" if spec is None else str(spec.entry_point),
+                discrete_actions=logged.discrete_actions,
+            ),
         )
         if config.standardise and isinstance(env.observation_space, Discrete):
             raise ValueError(
@@ -44,7 +47,7 @@ def new_run(path: str | Path, config: TrainConfig) -> Run:
         description = policy_description(
             env, config.hidden, standardise=settled(config.standardise), memory=config.memory
         )
-        return Run.create(path, config, schema(config.environment, env), description)
+        return Run.create(path, config, logged, description)
     finally:
         env.close()
 
