@@ -18,7 +18,6 @@ from sample_efficiency import SEEDS, Asked, measured, written
 GRID = {
     "learning_rate": [1e-3, 2e-3, 4e-3],
     "iteration_steps": [64, 128, 256],
-    "minibatches": [1, 4],
     "epochs": [20, 40],
 }
 ARMS = {"without reuse": 1, "with": 32}

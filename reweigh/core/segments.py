@@ -94,7 +94,10 @@ class Segments:
 
     @classmethod
     def _build(cls, start, stop, size, mask, time_start) -> Self:
-        every = torch.ones(size, dtype=torch.bool, device=start.device) if mask is None else mask
+        if mask is None:
+            every = torch.ones(size, dtype=torch.bool, device=start.device)
+        else:
+            every, start, stop = mask, start.to(mask.device), stop.to(mask.device)
         contracts.vector("mask", every, size, "position")
         time_start = torch.zeros_like(start) if time_start is None else time_start
         segments = cls(start, stop, every, time_start)
