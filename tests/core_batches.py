@@ -1,7 +1,7 @@
 """Batches for the tests of the core, another layout for them, and the functions to try."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from hypothesis import strategies as st
@@ -45,6 +45,18 @@ class Batch:
     @property
     def prefix(self) -> Tensor:
         return weights.prefix(self.ratios, self.segments)
+
+    @property
+    def device(self) -> torch.device:
+        return self.target.device
+
+    @property
+    def numbers(self) -> Tensor:
+        """`[N]`: of each episode."""
+        return torch.arange(len(self.segments), device=self.device)
+
+    def to(self, device: str) -> "Batch":
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 STEPS = ("target", "behaviour", "rewards", "values", "advantages")
@@ -114,6 +126,11 @@ def close(found: Tensor, want: Tensor | list, tolerance: float = 1e-12) -> None:
 
 SHARES = torch.tensor([0.5, 0.3, 0.2])
 
+
+def shares(b: Batch) -> Tensor:
+    return SHARES.to(b.device)
+
+
 PER_STEP = {
     "log_ratios": lambda b: b.ratios,
     "step": lambda b: weights.step(b.ratios, b.segments),
@@ -132,13 +149,13 @@ PER_STEP = {
     ),
     "state_marginal": lambda b: weights.state_marginal(b.ratios, b.values, b.segments, steps=2),
     "balance_heuristic_trajectory": lambda b: weights.balance_heuristic_trajectory(
-        b.target, b.sources, SHARES, b.segments
+        b.target, b.sources, shares(b), b.segments
     ),
     "select_behaviour": lambda b: weights.select_behaviour(
         b.sources, (b.advantages.nan_to_num() > 0).long(), b.segments
     ),
     "schedule_sources": lambda b: weights.schedule_sources(
-        b.sources, torch.arange(20).reshape(2, 10) % 3, b.segments
+        b.sources, torch.arange(20, device=b.device).reshape(2, 10) % 3, b.segments
     )[1],
     "clip": lambda b: weights.clip(b.prefix, b.segments, minimum=0.6, maximum=1.5).log_weights,
     "leaky_truncate": lambda b: (
@@ -163,14 +180,14 @@ PER_STEP = {
         weights.veto(b.prefix, b.ratios, b.segments, minimum=0.2).log_weights.exp()
     ),
     "self_normalise_groups": lambda b: weights.self_normalise_groups(
-        b.prefix, torch.arange(len(b.segments)) % 2, b.segments, groups=2
+        b.prefix, b.numbers % 2, b.segments, groups=2
     ),
     "window_sum": lambda b: scan.window_sum(b.rewards, b.segments, steps=4),
     "previous": lambda b: b.segments.previous(b.values, b.bootstrap),
     "balance_heuristic": lambda b: weights.balance_heuristic(
-        b.target, b.sources, SHARES, b.segments
+        b.target, b.sources, shares(b), b.segments
     ),
-    "mixture": lambda b: weights.mixture(b.sources, SHARES, b.segments),
+    "mixture": lambda b: weights.mixture(b.sources, shares(b), b.segments),
     "truncate": lambda b: weights.truncate(b.prefix, b.segments, maximum=1.5).log_weights,
     "touched": lambda b: weights.truncate(b.advantages, b.segments, maximum=0.5).touched.double(),
     "self_normalise": lambda b: weights.self_normalise(b.prefix, b.segments),
@@ -201,7 +218,7 @@ PER_STEP = {
             tabular(b),
             (b.rewards > 0).long(),
             b.rewards,
-            torch.zeros(3, 2) - 0.7,
+            torch.zeros(3, 2, device=b.device) - 0.7,
             b.segments,
             discount=0.9,
         )[tabular(b).states.clamp(0, 2), 0]
@@ -328,7 +345,7 @@ def features(b: Batch) -> Tensor:
 def tabular(b: Batch) -> marginal.Tabular:
     """Three states, a state that is none where there is no step; every other episode terminates."""
     states = torch.where(b.segments.inside, (b.values > 0).long() + (b.rewards > 0).long(), -7)
-    episode = torch.arange(len(b.segments))
+    episode = b.numbers
     return marginal.Tabular(states, episode % 3, episode % 2 == 0, 3)
 
 

@@ -18,7 +18,7 @@ def pairs(log_prob: Tensor) -> Tensor:
 
 
 def group(b: Batch) -> Tensor:
-    return torch.arange(len(b.segments)) % 2
+    return b.numbers % 2
 
 
 def age(b: Batch) -> Tensor:
@@ -44,7 +44,7 @@ RECIPES = {
     "balance_heuristic": lambda b: recipes.balance_heuristic(
         b.target,
         torch.cat([b.behaviour.unsqueeze(0), b.sources]),
-        torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64),
+        torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64, device=b.device),
         b.rewards,
         b.segments,
         discount=GAMMA,
@@ -53,7 +53,7 @@ RECIPES = {
         b.target,
         torch.stack([b.behaviour, b.behaviour]),
         group(b),
-        torch.tensor([1.5, 3.0]),
+        torch.tensor([1.5, 3.0], device=b.device),
         b.rewards,
         b.segments,
         episodes=[(len(b.segments) + 1) // 2, max(len(b.segments) // 2, 1)],
@@ -106,7 +106,7 @@ RECIPES = {
         b.advantages,
         age(b),
         b.segments,
-        shares=torch.tensor([0.25, 0.75]),
+        shares=torch.tensor([0.25, 0.75], device=b.device),
         clip=0.2,
         mean_age=1.25,
     ),
