@@ -22,7 +22,7 @@ types: .venv/installed-dev
 mutants: .venv/installed-dev  ## break the code on purpose; every change must be noticed
 	$(BIN)/python tests/mutants.py
 
-compare: .venv/installed .venv-compare/installed  ## Stable-Baselines3 PPO and reweigh, measured alike
+compare: .venv/installed-environments .venv-compare/installed  ## PPO, SAC and reweigh, measured alike
 	.venv-compare/bin/python benchmarks/peers.py
 
 parity: .venv-parity/installed  ## the same numbers as rlax, TorchRL, TRL, verl, arviz-stats and SCOPE-RL
@@ -40,6 +40,10 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+.venv/installed-environments: .venv/installed
+	$(PIP) --editable '.[mujoco,box2d]'
 	touch $@
 
 # An environment of its own: what reweigh is compared with never decides what reweigh runs on.

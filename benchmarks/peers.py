@@ -27,7 +27,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from protocol import EPISODES, TASKS, Result, markdown, read, write
+from protocol import EPISODES, SEEDS, TASKS, Result, markdown, read, write
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -235,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--environments", nargs="+", choices=TASKS, default=DEFAULT)
     parser.add_argument("--learners", nargs="+", default=["reweigh", "PPO", "SAC"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--table", type=Path, help="Parquet file that has the rows, and gets them")
     parser.add_argument(
         "--reweigh-python",

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 EPISODES = 100
+SEEDS = [5, 6, 7, 8, 9]
+"""Those that are reported. Options were chosen on others: 0 to 4, and 10 to 25."""
 
 
 @dataclass(frozen=True)

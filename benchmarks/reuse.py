@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protocol import TASKS, Result, figures
-from sample_efficiency import DEFAULT, SEEDS, Asked, measured, written
+from protocol import SEEDS, TASKS, Result, figures
+from sample_efficiency import DEFAULT, Asked, measured, written
 
 from reweigh.report import svg
 

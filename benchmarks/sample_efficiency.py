@@ -20,12 +20,10 @@ from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
-from protocol import EPISODES, TASKS, Result, markdown, read, write
+from protocol import EPISODES, SEEDS, TASKS, Result, markdown, read, write
 from variations import VARIATIONS
 
 DEFAULT = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "InvertedPendulum-v5"]
-SEEDS = [5, 6, 7, 8, 9]
-"""Options were chosen on seeds 0 to 4."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import statistics
 from itertools import product
 from pathlib import Path
 
-from protocol import TASKS, Result, figures
-from sample_efficiency import SEEDS, Asked, measured, written
+from protocol import SEEDS, TASKS, Result, figures
+from sample_efficiency import Asked, measured, written
 
 GRID = {
     "learning_rate": [1e-3, 2e-3, 4e-3],
