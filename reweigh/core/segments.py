@@ -89,15 +89,12 @@ class Segments:
         """Each row of a batch `[N, T]` an episode, of the steps where the mask is True."""
         contracts.boolean("mask", mask)
         contracts.rows("mask", mask, len(mask))
-        rows, horizon = mask.shape
-        return cls.padded([horizon] * rows, horizon, mask=mask.flatten())
+        return cls.padded([mask.shape[1]] * len(mask), mask.shape[1], mask=mask.flatten())
 
     @classmethod
     def _build(cls, start, stop, size, mask, time_start) -> Self:
-        if mask is None:
-            every = torch.ones(size, dtype=torch.bool, device=start.device)
-        else:
-            every, start, stop = mask, start.to(mask.device), stop.to(mask.device)
+        every = torch.ones(size, dtype=torch.bool, device=start.device) if mask is None else mask
+        start, stop = start.to(every.device), stop.to(every.device)
         contracts.vector("mask", every, size, "position")
         time_start = torch.zeros_like(start) if time_start is None else time_start
         segments = cls(start, stop, every, time_start)

@@ -43,12 +43,13 @@ class TrainConfig:
     """Let a recurrent unit (GRU) read this many last observations; 1 is the newest alone."""
 
     epochs: int | None = None
-    """Passes over the reused steps in one improvement, at most. Default: 20 for discrete
+    """Passes over the reused steps in one improvement, at most. Default: 30 for discrete
     actions, 40 for continuous; 10 in Box2D."""
     minibatches: int | None = None
     """Minibatches in a pass: one step of Adam each. Default: 4; 16 in Box2D."""
     learning_rate: float | None = None
-    """Step size of Adam. Default: 0.002; 0.003 in MuJoCo, 0.001 in Box2D."""
+    """Step size of Adam. Default: 0.003; 0.002 for continuous actions outside MuJoCo, 0.001 in
+    Box2D."""
     clip: float = 0.2
     """How far a step's ratio may move from where the improvement found it."""
     max_kl: float | None = None
@@ -58,8 +59,9 @@ class TrainConfig:
     """End an improvement when the effective sample size is below this share of the reused steps."""
     discount: float = 0.99
     """Discount per step."""
-    trace_lambda: float = 0.95
-    """V-trace's lambda: 0 trusts the value function, 1 the rewards."""
+    trace_lambda: float | None = None
+    """V-trace's lambda: 0 trusts the value function, 1 the rewards. Default: 0.9; 0.95 in
+    Box2D."""
     entropy: float | None = None
     """Weight of the entropy bonus, beside advantages of standard deviation 1: actions that the
     policy no longer takes, its old steps can no longer weigh. Default: 0.4 for discrete actions,
@@ -104,8 +106,9 @@ class TrainConfig:
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden is {self.hidden}; every layer needs a width of at least 1")
         for name in ("discount", "trace_lambda", "min_ess"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; it must be between 0 and 1")
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"minutes is {self.minutes}; it must be positive")
 

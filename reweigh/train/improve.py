@@ -104,7 +104,7 @@ def _estimates(
         weights,
         batch.segments,
         discount=config.discount,
-        trace_lambda=config.trace_lambda,
+        trace_lambda=settled(config.trace_lambda),
     )
     advantages = estimate.action_values - values
     advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)

@@ -19,6 +19,7 @@ class Suited:
     minibatches: int
     learning_rate: float
     max_kl: float
+    trace_lambda: float
     entropy: float
     standardise: bool
 
@@ -26,16 +27,17 @@ class Suited:
 DISCRETE = Suited(
     iteration_steps=128,
     environments=1,
-    epochs=20,
+    epochs=30,
     minibatches=4,
-    learning_rate=2e-3,
+    learning_rate=3e-3,
     max_kl=0.2,
+    trace_lambda=0.9,
     entropy=0.4,
     standardise=False,
 )
 # The entropy of choices is bounded, and flat where it is largest; that of a Gaussian grows with the
 # logarithm of its deviation, and the same weight holds a policy further from its best.
-CONTINUOUS = replace(DISCRETE, epochs=40, entropy=0.1)
+CONTINUOUS = replace(DISCRETE, epochs=40, learning_rate=2e-3, entropy=0.1)
 MUJOCO = replace(CONTINUOUS, learning_rate=3e-3, max_kl=0.3, entropy=0.05, standardise=True)
 BOX2D = Suited(
     iteration_steps=512,
@@ -44,6 +46,7 @@ BOX2D = Suited(
     minibatches=16,
     learning_rate=1e-3,
     max_kl=0.1,
+    trace_lambda=0.95,
     entropy=0.01,
     standardise=False,
 )
