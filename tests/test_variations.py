@@ -8,7 +8,6 @@ from reweigh.train.config import TrainConfig
 from reweigh.train.loop import train
 from reweigh.train.start import collect_here, new_run
 
-
 CONTINUOUS = ("state-dependent noise", "healthy policies only")
 """Choices have no noise, and old steps of theirs stay healthy in so short a run."""
 
