@@ -37,8 +37,15 @@ DISCRETE = Suited(
 )
 # The entropy of choices is bounded, and flat where it is largest; that of a Gaussian grows with the
 # logarithm of its deviation, and the same weight holds a policy further from its best.
-CONTINUOUS = replace(DISCRETE, epochs=40, learning_rate=2e-3, entropy=0.1)
-MUJOCO = replace(CONTINUOUS, learning_rate=3e-3, max_kl=0.3, entropy=0.05, standardise=True)
+CONTINUOUS = replace(DISCRETE, epochs=40, learning_rate=2e-3, trace_lambda=0.95, entropy=0.1)
+MUJOCO = replace(
+    CONTINUOUS,
+    learning_rate=3e-3,
+    max_kl=0.3,
+    trace_lambda=0.9,
+    entropy=0.05,
+    standardise=True,
+)
 BOX2D = Suited(
     iteration_steps=512,
     environments=4,
