@@ -64,7 +64,7 @@ class TrainConfig:
     actions, 0.95 for continuous; 0.9 in MuJoCo, 0.95 in Box2D."""
     entropy: float | None = None
     """Weight of the entropy bonus, beside advantages of standard deviation 1: actions that the
-    policy no longer takes, its old steps can no longer weigh. Default: 0.3 for discrete actions,
+    policy no longer takes, its old steps can no longer weigh. Default: 0.2 for discrete actions,
     0.1 for continuous; 0.05 in MuJoCo, 0.01 in Box2D."""
     max_gradient_norm: float = 0.5
     """Gradients of policy and of value function are each shortened to this length."""

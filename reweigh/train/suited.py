@@ -32,7 +32,7 @@ DISCRETE = Suited(
     learning_rate=3e-3,
     max_kl=0.2,
     trace_lambda=0.9,
-    entropy=0.3,
+    entropy=0.2,
     standardise=False,
 )
 # The entropy of choices is bounded, and flat where it is largest; that of a Gaussian grows with the
