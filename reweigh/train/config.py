@@ -43,13 +43,12 @@ class TrainConfig:
     """Let a recurrent unit (GRU) read this many last observations; 1 is the newest alone."""
 
     epochs: int | None = None
-    """Passes over the reused steps in one improvement, at most. Default: 30 for discrete
+    """Passes over the reused steps in one improvement, at most. Default: 20 for discrete
     actions, 40 for continuous; 10 in Box2D."""
     minibatches: int | None = None
     """Minibatches in a pass: one step of Adam each. Default: 4; 16 in Box2D."""
     learning_rate: float | None = None
-    """Step size of Adam. Default: 0.003; 0.002 for continuous actions outside MuJoCo, 0.001 in
-    Box2D."""
+    """Step size of Adam. Default: 0.002; 0.003 in MuJoCo, 0.001 in Box2D."""
     clip: float = 0.2
     """How far a step's ratio may move from where the improvement found it."""
     max_kl: float | None = None
@@ -60,11 +59,11 @@ class TrainConfig:
     discount: float = 0.99
     """Discount per step."""
     trace_lambda: float | None = None
-    """V-trace's lambda: 0 trusts the value function, 1 the rewards. Default: 0.9 for discrete
-    actions, 0.95 for continuous; 0.9 in MuJoCo, 0.95 in Box2D."""
+    """V-trace's lambda: 0 trusts the value function, 1 the rewards. Default: 0.95; 0.9
+    in MuJoCo."""
     entropy: float | None = None
     """Weight of the entropy bonus, beside advantages of standard deviation 1: actions that the
-    policy no longer takes, its old steps can no longer weigh. Default: 0.2 for discrete actions,
+    policy no longer takes, its old steps can no longer weigh. Default: 0.4 for discrete actions,
     0.1 for continuous; 0.05 in MuJoCo, 0.01 in Box2D."""
     max_gradient_norm: float = 0.5
     """Gradients of policy and of value function are each shortened to this length."""

@@ -27,17 +27,17 @@ class Suited:
 DISCRETE = Suited(
     iteration_steps=128,
     environments=1,
-    epochs=30,
+    epochs=20,
     minibatches=4,
-    learning_rate=3e-3,
+    learning_rate=2e-3,
     max_kl=0.2,
-    trace_lambda=0.9,
-    entropy=0.2,
+    trace_lambda=0.95,
+    entropy=0.4,
     standardise=False,
 )
 # The entropy of choices is bounded, and flat where it is largest; that of a Gaussian grows with the
 # logarithm of its deviation, and the same weight holds a policy further from its best.
-CONTINUOUS = replace(DISCRETE, epochs=40, learning_rate=2e-3, trace_lambda=0.95, entropy=0.1)
+CONTINUOUS = replace(DISCRETE, epochs=40, entropy=0.1)
 MUJOCO = replace(
     CONTINUOUS,
     learning_rate=3e-3,
