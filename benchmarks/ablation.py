@@ -22,6 +22,8 @@ OPTIONS: dict[str, dict[str, object]] = {
     "λ = 0.8": {"trace_lambda": 0.8},
     "observations standardised": {"standardise": True},
 }
+CONTINUOUS = ("Pendulum-v1", "InvertedPendulum-v5", "MountainCarContinuous-v0")
+"""Where there is noise that could depend on the state."""
 ARMS = {
     **{name: (name, {}) for name in VARIATIONS},
     **{name: ("as it is", options) for name, options in OPTIONS.items()},
@@ -46,7 +48,7 @@ def main() -> None:
         ]
         for name, (variation, options) in ARMS.items()
         for environment in given.environments
-        if name != "state-dependent noise" or environment != "CartPole-v1"  # choices have none
+        if name != "state-dependent noise" or environment in CONTINUOUS
     }
     results = iter(
         measured(

@@ -88,9 +88,7 @@ FUNCTIONS: dict[str, Callable[[Inputs], Tensor]] = {
         ).targets
     ),
     "`surrogates.clipped_ratio`, with its gradient": clipped_gradient,
-    "`diagnostics.step_health`": lambda x: torch.stack(
-        [part.double().sum() for part in rw.diagnostics.step_health(x.ratios, x.segments)]
-    ),
+    "`diagnostics.step_health`": lambda x: rw.diagnostics.step_health(x.ratios, x.segments).log_sum,
     "`support.log_prob` of logits": lambda x: rw.support.log_prob(x.logits, x.labels),
 }
 
@@ -110,10 +108,12 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--device", default="cuda")
     given = parser.parse_args()
+    if given.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("there is no GPU; --device cpu shows the CPU's times alone")
 
     here = inputs(given.answers, given.length, "cpu")
     there = inputs(given.answers, given.length, given.device)
-    name = torch.cuda.get_device_name() if given.device == "cuda" else given.device
+    name = torch.cuda.get_device_name() if given.device.startswith("cuda") else given.device
     print(
         f"{given.answers} answers of up to {given.length} tokens; {name} beside {THREADS} cores; "
         f"PyTorch {torch.__version__}\n"

@@ -249,6 +249,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     results = [] if given.table is None else read(given.table)
+    results = [r for r in results if not r.learner.startswith("reweigh,") and r.options == "{}"]
     done = {(r.learner.partition(",")[0], r.environment, r.seed) for r in results}
     for environment in given.environments:
         for seed in given.seeds:

@@ -32,7 +32,7 @@ def steps(result: Result) -> float:
 
 
 def cpu_seconds(result: Result) -> float:
-    """Return how many seconds of training it needed."""
+    """Return how many seconds of training it needed, or took until it gave up."""
     return result.cpu_seconds
 
 
@@ -48,7 +48,7 @@ def paint(
     axes.set_xscale("log", base=2)
     axes.set_xticks(REUSE, [str(k) for k in REUSE])
     axes.set_xlabel("--reuse")
-    axes.set_ylabel(f"{label}, relative to 1")
+    axes.set_ylabel(f"{label}, without reuse 1")
     axes.set_ylim(bottom=0)
     axes.legend()
 
@@ -62,6 +62,10 @@ def main() -> None:
     parser.add_argument("--table", type=Path, required=True, help="Parquet file, as for the rest")
     parser.add_argument("--out", type=Path, help="folder of the two pictures")
     given = parser.parse_args()
+    if len(given.environments) > len(COLOURS):
+        parser.error(f"{len(COLOURS)} environments at most can be told apart")
+    if given.out is not None:
+        given.out.mkdir(parents=True, exist_ok=True)
 
     asked = {
         (environment, k): [

@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,6 +38,18 @@ class Asked:
     """A key of `variations.VARIATIONS`."""
     steps: int | None = None
     """Give up after so many instead of the protocol's."""
+
+    @property
+    def limit(self) -> int:
+        """After how many steps it gives up."""
+        return self.steps or TASKS[self.environment].give_up
+
+    def found_in(self, result: Result) -> Result | None:
+        """Return what a run tells of this one: None if it gave up too soon to tell."""
+        reached = result.steps_to_threshold
+        if reached is None:
+            return result if result.steps >= self.limit else None
+        return result if reached <= self.limit else replace(result, steps_to_threshold=None)
 
     @property
     def learner(self) -> str:
@@ -64,6 +76,7 @@ def measure(asked: Asked) -> Result:
 def _train(asked: Asked) -> Result:
     from reweigh.train.config import TrainConfig
     from reweigh.train.loop import train
+    from reweigh.train.progress import Progress
     from reweigh.train.start import collect_here, new_run
 
     task = TASKS[asked.environment]
@@ -71,7 +84,7 @@ def _train(asked: Asked) -> Result:
         **{
             "environment": asked.environment,
             "seed": asked.seed,
-            "steps": asked.steps or task.give_up,
+            "steps": asked.limit,
             "threshold": task.threshold,
             "check_every": task.check_every,
             "evaluation_episodes": EPISODES,
@@ -80,7 +93,13 @@ def _train(asked: Asked) -> Result:
     )
     with tempfile.TemporaryDirectory() as folder:
         run = new_run(Path(folder) / "run", config)
-        history = list(train(run, collect_here(run)))
+        history: list[Progress] = []
+        try:
+            history.extend(train(run, collect_here(run)))
+        except ValueError as error:
+            if "diverged" not in str(error) or not history:
+                raise
+            print(*asked.key, error, file=sys.stderr)  # it did not get there
     last = history[-1]
     checks = [(p.steps, r) for p in history if (r := p.evaluation_return) is not None]
     reached = [steps for steps, found in checks if found >= task.threshold]
@@ -90,7 +109,7 @@ def _train(asked: Asked) -> Result:
         seed=asked.seed,
         options=asked.options,
         steps_to_threshold=reached[0] if reached else None,
-        steps=last.steps,
+        steps=last.steps if reached else max(last.steps, asked.limit),
         seconds=round(last.seconds, 2),
         cpu_seconds=round(last.cpu_seconds, 2),
         checked_at=tuple(steps for steps, _ in checks),
@@ -101,7 +120,7 @@ def _train(asked: Asked) -> Result:
 def measured(asked: list[Asked], *, table: Path | None, processes: int) -> list[Result]:
     """Return the result of each run, in this order; runs that the table has are not run again."""
     done = {result.key: result for result in ([] if table is None else read(table))}
-    missing = [each for each in asked if each.key not in done]
+    missing = [e for e in asked if e.key not in done or e.found_in(done[e.key]) is None]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for job in as_completed([pool.submit(measure, each) for each in missing]):
             result = job.result()
@@ -109,7 +128,8 @@ def measured(asked: list[Asked], *, table: Path | None, processes: int) -> list[
             print(*result.key, result.steps_to_threshold or "-", file=sys.stderr, flush=True)
             if table is not None:
                 write(table, done.values())
-    return [done[each.key] for each in asked]
+    found = [each.found_in(done[each.key]) for each in asked]
+    return [result for result in found if result is not None]
 
 
 def main() -> None:

@@ -2,12 +2,13 @@
 
 Every setting of the grid is trained on three seeds, without reuse and with; the best of each arm,
 by the median number of steps, then by the mean, is trained on five other seeds. A run that gave up
-counts as the steps it gave up at.
+counts as the steps it gave up at. All other options are the defaults, which were chosen with reuse.
 
     python benchmarks/sweep.py --environment CartPole-v1 --table docs/sample-efficiency.parquet
 """
 
 import argparse
+import math
 import statistics
 from itertools import product
 from pathlib import Path
@@ -25,9 +26,10 @@ CHOOSING = [0, 1, 2]
 """The seeds that options are chosen on."""
 
 
-def score(results: list[Result]) -> tuple[float, float]:
+def score(results: list[Result], *, limit: int) -> tuple[float, float]:
     """Return the median and the mean number of steps; less is better."""
-    steps = [result.steps_to_threshold or result.steps for result in results]
+    steps = [result.steps_to_threshold or math.inf for result in results]
+    steps = [min(each, limit) for each in steps]
     return statistics.median(steps), statistics.fmean(steps)
 
 
@@ -65,7 +67,7 @@ def main() -> None:
     for arm, reuse in ARMS.items():
         best[arm] = min(
             ({**each, "reuse": reuse} for each in settings),
-            key=lambda options: score(swept[arm][written(options)]),
+            key=lambda options: score(swept[arm][written(options)], limit=given.steps),
         )
     print("\n| arm | best options | other seeds | median | CPU s |")
     print("| --- | --- | --- | --- | --- |")

@@ -19,6 +19,7 @@ from torch.distributions import Independent, Normal
 
 from reweigh.acting.networks import ValueFunction, network
 from reweigh.acting.policy import BUILT_IN, GaussianPolicy
+from reweigh.acting.standardised import Standardised
 from reweigh.core.advantages import VTrace, vtrace
 from reweigh.core.diagnostics import effective_sample_size
 from reweigh.core.ratios import log_ratios
@@ -40,6 +41,8 @@ def ratios_ignored() -> Context:
     """Take every reused step for one of the policy that is improved: reuse without weights."""
 
     def began(learner: Learner, batch: Batch) -> Batch:
+        if isinstance(learner.policy, Standardised):
+            learner.measure(batch.observations)  # as the improvement will: the same units
         with torch.no_grad():
             log_prob = learner.policy(batch.observations).log_prob(batch.actions)
         return replace(batch, log_prob_behaviour=log_prob.double())
@@ -67,7 +70,10 @@ def mixture_of_behaviours() -> Context:
 
 
 def power_mean_of_ratios() -> Context:
-    """Bound every ratio by 10, as the harmonic mean of itself and 1 with a share of 0.1."""
+    """Bound every ratio by 10, as the harmonic mean of itself and 1 with a share of 0.1.
+
+    In the objective and in V-trace, and where they are read to end an improvement.
+    """
 
     def bounded(log_prob: Tensor, log_prob_behaviour: Tensor, segments: Segments) -> Tensor:
         exact = log_ratios(log_prob, log_prob_behaviour, segments)
@@ -120,7 +126,10 @@ def traces_uncorrected() -> Context:
 
 
 def prefix_weights() -> Context:
-    """Weigh each step by the ratios before it in its episode too, their product cut at 2."""
+    """Weigh each step by the ratios before it in its episode too, as far as it is reused.
+
+    Their product is cut at 2, and divided by its mean, so that the entropy bonus weighs the same.
+    """
 
     def weighted(batch: Batch, weights: Tensor, advantages: Tensor) -> Tensor:
         start = torch.zeros(len(batch.segments.lengths), dtype=weights.dtype)
@@ -132,7 +141,10 @@ def prefix_weights() -> Context:
 
 
 def healthy_policies_only() -> Context:
-    """Leave a policy's steps out of the objective where their sample size is below half of them."""
+    """Leave a policy's steps out of the objective where their sample size is below half of them.
+
+    The rest weighs more instead; the value function and the entropy bonus keep all steps.
+    """
 
     def healthy(batch: Batch, weights: Tensor, advantages: Tensor) -> Tensor:
         kept = torch.zeros_like(advantages)
@@ -140,7 +152,7 @@ def healthy_policies_only() -> Context:
             mine = batch.policy_version == version
             share = effective_sample_size(weights[mine]) / mine.sum()
             kept[mine] = 1.0 if share >= 0.5 else 0.0
-        return advantages * kept
+        return advantages * kept / kept.mean().clamp(min=1e-6)
 
     return _of_advantages(healthy)
 
@@ -199,12 +211,16 @@ def three_critics() -> Context:
 
 
 class StateDependentNoise(GaussianPolicy):
-    """A Gaussian whose deviation is a function of the observation, like its mean."""
+    """A Gaussian whose deviation is a function of the observation, like its mean.
+
+    It is called at every step, as a policy that is not built in: its seconds do not compare.
+    """
 
     def __init__(self, *shape: Any, **options: Any):
         super().__init__(*shape, **options)
         seen = options["observation_shape"], options["observation_classes"], options["hidden"]
-        self.mean = network(*seen, 2 * self.spread.numel(), output_gain=0.01)
+        outputs, memory = 2 * self.spread.numel(), options.get("memory", 1)
+        self.mean = network(*seen, outputs, output_gain=0.01, memory=memory)
 
     def forward(self, observations: Tensor) -> Independent:
         """Return an Independent Normal, as `GaussianPolicy` does."""

@@ -94,10 +94,9 @@ class Segments:
     @classmethod
     def _build(cls, start, stop, size, mask, time_start) -> Self:
         every = torch.ones(size, dtype=torch.bool, device=start.device) if mask is None else mask
-        start, stop = start.to(every.device), stop.to(every.device)
         contracts.vector("mask", every, size, "position")
         time_start = torch.zeros_like(start) if time_start is None else time_start
-        segments = cls(start, stop, every, time_start)
+        segments = cls(*(x.to(every.device) for x in (start, stop, every, time_start)))
         if mask is not None:
             contracts.covered("mask", mask, segments.inside)
         return segments

@@ -71,7 +71,7 @@ class TrainConfig:
     """Widths of the tanh layers of policy and value function."""
     standardise: bool | None = None
     """Measure observations in units of the reused steps' mean and deviation, anew for each policy,
-    whose version has them. Default: in MuJoCo, where they have no bounds."""
+    whose version has them. Default: True in MuJoCo, whose observations have no bounds."""
 
     check_every: int = 128
     """Check the greedy policy every this many steps."""

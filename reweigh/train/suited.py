@@ -1,7 +1,7 @@
 """Options that suit an environment, where none are given: a set for each kind of environment.
 
 They were found on few environments (docs/sample-efficiency.md), and are where to begin with others:
-`DISCRETE` and `CONTINUOUS`, by the actions, where episodes are short and what is seen has bounds;
+`DISCRETE` and `CONTINUOUS`, by the actions, in classic control and whatever is not told apart here;
 `MUJOCO` where a simulator's positions and velocities are seen; `BOX2D` where episodes are long and
 tens of thousands of steps are needed.
 """
