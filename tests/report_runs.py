@@ -12,9 +12,9 @@ from reweigh.train.progress import HISTOGRAM_BINS, Progress
 from reweigh.train.run import Checkpoint, Run
 from reweigh.train.suited import DISCRETE
 
-CONFIG = TrainConfig(environment="CartPole-v1", steps=4000, threshold=475.0, seed=7).resolved(
-    suited=DISCRETE
-)
+CONFIG = TrainConfig(
+    environment="CartPole-v1", steps=4000, threshold=475.0, seed=7, epochs=40, max_kl=0.1
+).resolved(suited=DISCRETE)
 SCHEMA = TrajectorySchema(
     "CartPole-v1", ArraySpec("float32", (4,)), ArraySpec("int64", ()), discrete_actions=True
 )
