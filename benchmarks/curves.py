@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from protocol import TASKS, Result, read
+from protocol import SEEDS, TASKS, Result, read
 
 from reweigh.report import svg
 
@@ -46,6 +46,9 @@ def told(runs: list[Result], threshold: float) -> str:
     """Say when the runs of an arm were there."""
     reached = [r.steps_to_threshold or float("inf") for r in runs]
     missed = reached.count(float("inf"))
+    if median(reached) == float("inf"):
+        limit = max(r.steps for r in runs)
+        return f"{threshold:g} not within {limit:,} steps, {missed} of {len(runs)} seeds"
     text = f"{threshold:g} after {median(reached):,.0f} steps, the median of {len(runs)}"
     if missed:
         return f"{text}; {missed} not within {max(r.steps for r in runs):,}"
@@ -59,9 +62,14 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=["{}"], help="JSON of the runs' options")
     parser.add_argument("--names", nargs="+", default=["reweigh"], help="one for each arm")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     given = parser.parse_args()
 
-    runs = [r for r in read(given.table) if r.environment == given.environment]
+    runs = [
+        run
+        for run in read(given.table)
+        if run.environment == given.environment and run.seed in given.seeds
+    ]
     arms = {}
     for name, arm in zip(given.names, given.arms, strict=True):
         options = json.dumps(json.loads(arm), sort_keys=True)

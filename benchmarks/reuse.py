@@ -20,7 +20,7 @@ from reweigh.report import svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-REUSE = [1, 2, 4, 8, 16, 32, 64]
+REUSE = [1, 2, 4, 8, 16, 32]
 WIDTH, HEIGHT = 380, 300
 COLOURS = (svg.ACCENT, svg.CONTRAST, svg.THIRD, svg.INK)
 Figure = Callable[[Result], float]
