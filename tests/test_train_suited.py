@@ -1,5 +1,7 @@
 """Options that depend on the environment: what is given counts, what is not is what suits it."""
 
+import inspect
+import re
 from dataclasses import asdict
 
 import pytest
@@ -52,6 +54,16 @@ def test_what_is_given_counts(tmp_path):
 def test_every_option_of_a_set_is_one_of_training_that_has_no_other_default():
     for name in asdict(DISCRETE):
         assert getattr(TrainConfig(environment="x"), name) is None
+
+
+@pytest.mark.parametrize("name", asdict(DISCRETE))
+def test_the_help_says_the_value_of_every_set(name):
+    source = inspect.getsource(TrainConfig)
+    (told,) = re.findall(rf'^    {name}: [^\n]*\n    """(.*?)"""', source, re.M | re.S)
+    for each in (DISCRETE, CONTINUOUS, MUJOCO, BOX2D):
+        value = getattr(each, name)
+        text = str(value) if isinstance(value, bool) else f"{value:g}"
+        assert text in re.findall(r"[\d.]*\d|True|False", told.split("Default:")[1]), each
 
 
 def test_choices_have_no_unit_to_be_measured_in(tmp_path):

@@ -2,13 +2,15 @@
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from reweigh.train.suited import Suited
 
 T = TypeVar("T")
+OrDefault = Annotated[T | None, arg(help_behavior_hint="")]
+"""An option whose docstring says what its default depends on, so that `--help` need not."""
 
 
 def settled(option: T | None) -> T:
@@ -27,7 +29,7 @@ class TrainConfig:
     """Stop after this many environment steps."""
     minutes: float | None = None
     """Stop after this many minutes of wall-clock time."""
-    threshold: float | None = None
+    threshold: OrDefault[float] = None
     """Stop when the greedy policy's mean return over 100 uncounted episodes reaches this. Default:
     the threshold registered with the environment, if it has one; inf for none."""
     seed: int = 0
@@ -35,43 +37,44 @@ class TrainConfig:
 
     reuse: int = 32
     """Train on the steps of this many last policies; 1 is on-policy, without reuse."""
-    iteration_steps: int | None = None
+    iteration_steps: OrDefault[int] = None
     """Environment steps that each policy samples. Default: 128; 512 in Box2D."""
-    environments: int | None = None
+    environments: OrDefault[int] = None
     """Parallel environments that sample them. Default: 1; 4 in Box2D."""
     memory: int = 1
     """Let a recurrent unit (GRU) read this many last observations; 1 is the newest alone."""
 
-    epochs: int | None = None
-    """Passes over the reused steps in one improvement, at most. Default: 20 for discrete
-    actions, 40 for continuous; 10 in Box2D."""
-    minibatches: int | None = None
+    epochs: OrDefault[int] = None
+    """Passes over the reused steps in one improvement, at most. Default: 20 for discrete actions,
+    40 for continuous; 10 in Box2D."""
+    minibatches: OrDefault[int] = None
     """Minibatches in a pass: one step of Adam each. Default: 4; 16 in Box2D."""
-    learning_rate: float | None = None
+    learning_rate: OrDefault[float] = None
     """Step size of Adam. Default: 0.002; 0.003 in MuJoCo, 0.001 in Box2D."""
     clip: float = 0.2
     """How far a step's ratio may move from where the improvement found it."""
-    max_kl: float | None = None
+    max_kl: OrDefault[float] = None
     """End an improvement when the policy has moved this far: nats per step, estimated on the reused
     actions. Default: 0.2; 0.3 in MuJoCo, 0.1 in Box2D."""
     min_ess: float = 0.1
     """End an improvement when the effective sample size is below this share of the reused steps."""
     discount: float = 0.99
     """Discount per step."""
-    trace_lambda: float | None = None
-    """V-trace's lambda: 0 trusts the value function, 1 the rewards. Default: 0.95; 0.9
-    in MuJoCo."""
-    entropy: float | None = None
-    """Weight of the entropy bonus, beside advantages of standard deviation 1: actions that the
-    policy no longer takes, its old steps can no longer weigh. Default: 0.4 for discrete actions,
-    0.1 for continuous; 0.05 in MuJoCo, 0.01 in Box2D."""
+    trace_lambda: OrDefault[float] = None
+    """V-trace's lambda: 0 trusts the value function, 1 the rewards. Default: 0.95; 0.9 in
+    MuJoCo."""
+    entropy: OrDefault[float] = None
+    """Weight of the entropy bonus, beside advantages of standard deviation 1. Without it a policy
+    soon stops taking the actions of its old steps, which then teach it nothing. Default: 0.4 for
+    discrete actions, 0.1 for continuous; 0.05 in MuJoCo, 0.01 in Box2D."""
     max_gradient_norm: float = 0.5
     """Gradients of policy and of value function are each shortened to this length."""
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the tanh layers of policy and value function."""
-    standardise: bool | None = None
+    standardise: OrDefault[bool] = None
     """Measure observations in units of the reused steps' mean and deviation, anew for each policy,
-    whose version has them. Default: True in MuJoCo, whose observations have no bounds."""
+    whose version has them. Default: False; True in MuJoCo,
+    whose observations have no bounds."""
 
     check_every: int = 128
     """Check the greedy policy every this many steps."""
