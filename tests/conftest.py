@@ -1,5 +1,6 @@
 """Every test runs with one thread: small tensors are fastest so, and sums come out alike."""
 
+import signal
 import sys
 
 import pytest
@@ -12,6 +13,8 @@ torch.set_num_threads(1)
 def reweigh(monkeypatch, capfd, tmp_path):
     """Run the command in an empty folder; return exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
+    # A shell starts what it runs in the background with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     from reweigh import cli
 
@@ -22,4 +25,5 @@ def reweigh(monkeypatch, capfd, tmp_path):
         out, err = capfd.readouterr()
         return ended.value.code, out, err
 
-    return run
+    yield run
+    signal.signal(signal.SIGINT, before)
