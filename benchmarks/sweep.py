@@ -2,7 +2,8 @@
 
 Every setting of the grid is trained on three seeds, without reuse and with; the best of each arm,
 by the median number of steps, then by the mean, is trained on five other seeds. A run that gave up
-counts as the steps it gave up at. All other options are the defaults, which were chosen with reuse.
+counts as the steps it gave up at. The weight of the entropy bonus stays what it is at first; all
+other options are the defaults, which were chosen with reuse.
 
     python benchmarks/sweep.py --environment CartPole-v1 --table docs/sample-efficiency.parquet
 """
@@ -21,7 +22,10 @@ GRID = {
     "iteration_steps": [64, 128, 256],
     "epochs": [20, 40],
 }
-ARMS = {"without reuse": 1, "with": 32}
+ARMS: dict[str, dict[str, object]] = {
+    "without reuse": {"reuse": 1, "entropy_decay": 0.0},
+    "with": {"reuse": 32, "entropy_decay": 0.0},
+}
 CHOOSING = [0, 1, 2]
 """The seeds that options are chosen on."""
 
@@ -58,15 +62,15 @@ def main() -> None:
     print("| --- " * (len(GRID) + len(ARMS)) + "|")
     best: dict[str, dict[str, object]] = {}
     swept = {
-        arm: train([{**each, "reuse": reuse} for each in settings], CHOOSING)
-        for arm, reuse in ARMS.items()
+        arm: train([{**each, **options} for each in settings], CHOOSING)
+        for arm, options in ARMS.items()
     }
     for each in settings:
-        cells = [figures(swept[arm][written({**each, "reuse": ARMS[arm]})])[0] for arm in ARMS]
+        cells = [figures(swept[arm][written({**each, **ARMS[arm]})])[0] for arm in ARMS]
         print("|", " | ".join([*(f"{value:g}" for value in each.values()), *cells]), "|")
-    for arm, reuse in ARMS.items():
+    for arm, options in ARMS.items():
         best[arm] = min(
-            ({**each, "reuse": reuse} for each in settings),
+            ({**each, **options} for each in settings),
             key=lambda options: score(swept[arm][written(options)], limit=given.steps),
         )
     print("\n| arm | best options | other seeds | median | CPU s |")

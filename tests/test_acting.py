@@ -109,6 +109,19 @@ def test_collection_depends_on_seed_and_version_alone_and_leaves_the_global_rand
     assert a.steps != c.steps or (a.actions != c.actions).any()
 
 
+@pytest.mark.parametrize(("until_ended", "expected"), [(0, 64), (64, 64), (65, 128), (1000, 256)])
+def test_a_collection_goes_on_until_an_episode_has_ended(until_ended, expected):
+    policy = GaussianPolicy((3,), 0, (1,), ())  # an episode of Pendulum takes 200 steps
+    one = collector("Pendulum-v1", count=1)
+    collected = one.collect(policy, version=0, steps=64, until_ended=until_ended)
+    assert collected.steps == collected.trajectories.steps == expected
+    assert len(collected.returns) == (expected > 200)
+    no_longer = collector("Pendulum-v1", count=1).collect(policy, version=0, steps=64)
+    np.testing.assert_array_equal(
+        collected.trajectories.actions[:64], no_longer.trajectories.actions
+    )
+
+
 def test_a_replayed_collector_goes_on_as_if_nothing_had_happened():
     policy = counting_policy()
     whole = collector("Counting-v0")

@@ -97,6 +97,24 @@ def test_the_log_holds_every_step_once_with_the_policy_that_took_it(uninterrupte
         np.testing.assert_allclose(mine.log_probs, again.detach().numpy(), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"steps": 300, "first_steps": 1000}, [256, 320]),  # an episode of Pendulum takes 200 steps
+        ({"steps": 300, "first_steps": 100}, [128, 192, 256, 320]),
+        ({"steps": 100, "first_steps": 1000}, [128]),
+        ({"steps": 100}, [64, 128]),
+    ],
+)
+def test_nothing_is_learnt_until_an_episode_has_ended(options, expected, tmp_path):
+    pendulum = {"environment": "Pendulum-v1", "environments": 1, "iteration_steps": 64}
+    run = start(tmp_path / "run", **pendulum, **options)
+    assert [progress.steps for progress in finish(run)] == expected
+    versions = run.log.read().in_episode_order()
+    taken = np.bincount(np.repeat(versions.policy_version, versions.lengths))
+    assert taken.cumsum().tolist() == expected
+
+
 def test_a_run_stopped_between_iterations_goes_on_exactly(uninterrupted, tmp_path):
     start(tmp_path / "run")
     for stop_after in (1, 2, 4, 100):
@@ -318,7 +336,8 @@ def improved_by_hand(learner, batch, config):
             learner.value(batch.observations) - torch.tensor(targets)
         ) / learner.value.deviation
         learner.optimiser.zero_grad()
-        (-objective - config.entropy * entropy + 0.5 * (error**2).mean()).backward()
+        weight = config.entropy / (1 + config.entropy_decay * 1)  # of policy 1, the batch's newest
+        (-objective - weight * entropy + 0.5 * (error**2).mean()).backward()
         for module in (learner.policy, learner.value):
             torch.nn.utils.clip_grad_norm_(module.parameters(), config.max_gradient_norm)
         learner.optimiser.step()
@@ -326,6 +345,7 @@ def improved_by_hand(learner, batch, config):
 
 def test_an_improvement_is_what_its_docstring_says():
     options = {"epochs": 2, "minibatches": 1, "max_kl": 9.0, "clip": 0.02, "entropy": 0.3}
+    options |= {"entropy_decay": 0.5}
     options |= {"trace_lambda": 0.8, "max_gradient_norm": 0.05, "discount": 0.9}
     by_hand, batch, config = batch_and_learner(**options)
     random = torch.Generator().manual_seed(4)

@@ -88,8 +88,13 @@ class Collector:
         self.observations = np.array(observations)
         self.resetting = np.zeros(self.environments.num_envs, dtype=bool)
 
-    def collect(self, policy: nn.Module, *, version: int, steps: int) -> Collected:
+    def collect(
+        self, policy: nn.Module, *, version: int, steps: int, until_ended: int = 0
+    ) -> Collected:
         """Act with `policy` for at least `steps` steps of the environments together.
+
+        If no episode has ended by then, it acts for as many steps again, and so on, until one has
+        or `until_ended` steps are taken.
 
         The actions are a function of the policy, the run's seed and `version` alone: the global
         random state is neither used nor changed.
@@ -111,7 +116,8 @@ class Collector:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             sampler = sampler_of(policy, version=version, seed=seed)
-            while taken < steps:
+            wanted = steps
+            while taken < wanted:
                 self._refuse_broken(times)
                 resets = self.resetting
                 tick, terminated, truncated, infos = self._tick(sampler)
@@ -139,6 +145,8 @@ class Collector:
                         returns.append(position.episode_return)
                     self.positions[i] = Position(position.episode + count)
                     firsts[i], times[i], sums[i] = now + 1, 0, 0.0
+                if wanted <= taken < until_ended and not returns:
+                    wanted += steps
             for i, position in enumerate(self.positions):
                 position.time, position.episode_return = int(times[i]), float(sums[i])
                 if firsts[i] < len(ticks):

@@ -38,19 +38,25 @@ class TrainConfig:
     reuse: int = 32
     """Train on the steps of this many last policies; 1 is on-policy, without reuse."""
     iteration_steps: OrDefault[int] = None
-    """Environment steps that each policy samples. Default: 128; 512 in Box2D."""
+    """Environment steps that each policy samples. Default: 64 for discrete actions, 128 for
+    continuous; 512 in Box2D."""
+    first_steps: OrDefault[int] = None
+    """The first policy samples as many again and again until an episode has ended, because no
+    return is known before; but no longer than this many steps. Default: 1000 for discrete
+    actions, 0 for continuous and in Box2D."""
     environments: OrDefault[int] = None
     """Parallel environments that sample them. Default: 1; 4 in Box2D."""
     memory: int = 1
     """Let a recurrent unit (GRU) read this many last observations; 1 is the newest alone."""
 
     epochs: OrDefault[int] = None
-    """Passes over the reused steps in one improvement, at most. Default: 20 for discrete actions,
+    """Passes over the reused steps in one improvement, at most. Default: 30 for discrete actions,
     40 for continuous; 10 in Box2D."""
     minibatches: OrDefault[int] = None
     """Minibatches in a pass: one step of Adam each. Default: 4; 16 in Box2D."""
     learning_rate: OrDefault[float] = None
-    """Step size of Adam. Default: 0.002; 0.003 in MuJoCo, 0.001 in Box2D."""
+    """Step size of Adam. Default: 0.004 for discrete actions, 0.002 for continuous; 0.003 in
+    MuJoCo, 0.001 in Box2D."""
     clip: float = 0.2
     """How far a step's ratio may move from where the improvement found it."""
     max_kl: OrDefault[float] = None
@@ -64,9 +70,13 @@ class TrainConfig:
     """V-trace's lambda: 0 trusts the value function, 1 the rewards. Default: 0.95; 0.9 in
     MuJoCo."""
     entropy: OrDefault[float] = None
-    """Weight of the entropy bonus, beside advantages of standard deviation 1. Without it a policy
-    soon stops taking the actions of its old steps, which then teach it nothing. Default: 0.4 for
-    discrete actions, 0.1 for continuous; 0.05 in MuJoCo, 0.01 in Box2D."""
+    """Weight of the entropy bonus of the first policy, beside advantages of standard deviation 1.
+    Without it a policy soon stops taking the actions of its old steps, which then teach it nothing.
+    Default: 0.4 for discrete actions, 0.1 for continuous; 0.05 in MuJoCo, 0.01 in Box2D."""
+    entropy_decay: OrDefault[float] = None
+    """The k-th policy's weight is entropy / (1 + entropy_decay k): a high one soon finds what is
+    good, a low one what is best. Default: 0.1 for discrete actions, 0 for continuous and in
+    Box2D."""
     max_gradient_norm: float = 0.5
     """Gradients of policy and of value function are each shortened to this length."""
     hidden: tuple[int, ...] = (64, 64)
@@ -90,8 +100,9 @@ class TrainConfig:
             ValueError: names the first of them.
         """
         at_least = {
-            "steps": 1, "seed": 0, "reuse": 1, "iteration_steps": 1, "environments": 1, "memory": 1,
-            "epochs": 1, "minibatches": 1, "evaluation_episodes": 0, "check_every": 1, "threads": 1,
+            "steps": 1, "seed": 0, "reuse": 1, "iteration_steps": 1, "first_steps": 0, "memory": 1,
+            "environments": 1, "epochs": 1, "minibatches": 1, "check_every": 1, "threads": 1,
+            "evaluation_episodes": 0,
         }  # fmt: skip
         for name, least in at_least.items():
             value = getattr(self, name)
@@ -101,8 +112,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; it must be positive and finite")
-        if self.entropy is not None and not 0 <= self.entropy < math.inf:
-            raise ValueError(f"entropy is {self.entropy}; it must be at least 0 and finite")
+        for name in ("entropy", "entropy_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}; it must be at least 0 and finite")
         if self.threshold is not None and math.isnan(self.threshold):
             raise ValueError("threshold is nan; give a return, or inf to go on without one")
         if any(width < 1 for width in self.hidden):
@@ -134,9 +147,10 @@ class TrainConfig:
         """Read options back from what `dataclasses.asdict` and JSON made of them.
 
         Raises:
-            ValueError: options that this version does not have.
+            ValueError: options that this version does not have, or has and they are not there.
         """
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown options {sorted(unknown)}: another version wrote this run")
+        known = {field.name for field in fields(cls)}
+        for which, names in (("unknown", set(values) - known), ("missing", known - set(values))):
+            if names:
+                raise ValueError(f"{which} options {sorted(names)}: another version wrote this run")
         return cls(**{**values, "hidden": tuple(values["hidden"])})

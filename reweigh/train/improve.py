@@ -122,6 +122,7 @@ def _epoch(
 ) -> tuple[float, float, float]:
     """Pass once over the batch; return mean policy loss, value loss and entropy."""
     order = torch.randperm(len(batch), generator=generator)
+    entropy_weight = _entropy_weight(config, batch)
     sums = torch.zeros(3)
     minibatches = order.tensor_split(min(settled(config.minibatches), len(batch)))
     for index in minibatches:
@@ -136,13 +137,19 @@ def _epoch(
         entropy = distribution.entropy().mean()
         value_loss = learner.value.loss(batch.observations[index], targets[index])
         learner.optimiser.zero_grad()
-        (policy_loss + value_loss - settled(config.entropy) * entropy).backward()
+        (policy_loss + value_loss - entropy_weight * entropy).backward()
         torch.nn.utils.clip_grad_norm_(learner.policy.parameters(), config.max_gradient_norm)
         torch.nn.utils.clip_grad_norm_(learner.value.parameters(), config.max_gradient_norm)
         learner.optimiser.step()
         sums += torch.stack([policy_loss, value_loss, entropy]).detach().float()
     policy_loss, value_loss, entropy = (sums / len(minibatches)).tolist()
     return policy_loss, value_loss, entropy
+
+
+def _entropy_weight(config: TrainConfig, batch: Batch) -> float:
+    """Return the weight of the entropy bonus in the improvement of a batch's newest policy."""
+    newest = int(batch.policy_version.max())
+    return settled(config.entropy) / (1 + settled(config.entropy_decay) * newest)
 
 
 @lru_cache(maxsize=4)  # the minibatches of a pass have two sizes at most

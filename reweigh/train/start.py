@@ -87,7 +87,12 @@ def collect_here(run: Run) -> Collect:
             )
 
     def collect(policy: nn.Module, version: int) -> Collected:
-        return collector.collect(policy, version=version, steps=settled(config.iteration_steps))
+        return collector.collect(
+            policy,
+            version=version,
+            steps=settled(config.iteration_steps),
+            until_ended=min(settled(config.first_steps), config.steps) if version == 0 else 0,
+        )
 
     return collect
 

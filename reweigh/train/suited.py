@@ -14,6 +14,7 @@ class Suited:
     """Values of the options of `TrainConfig` that depend on the environment."""
 
     iteration_steps: int
+    first_steps: int
     environments: int
     epochs: int
     minibatches: int
@@ -21,23 +22,34 @@ class Suited:
     max_kl: float
     trace_lambda: float
     entropy: float
+    entropy_decay: float
     standardise: bool
 
 
 DISCRETE = Suited(
-    iteration_steps=128,
+    iteration_steps=64,
+    first_steps=1000,
     environments=1,
-    epochs=20,
+    epochs=30,
     minibatches=4,
-    learning_rate=2e-3,
+    learning_rate=4e-3,
     max_kl=0.2,
     trace_lambda=0.95,
     entropy=0.4,
+    entropy_decay=0.1,
     standardise=False,
 )
 # The entropy of choices is bounded, and flat where it is largest; that of a Gaussian grows with the
 # logarithm of its deviation, and the same weight holds a policy further from its best.
-CONTINUOUS = replace(DISCRETE, epochs=40, entropy=0.1)
+CONTINUOUS = replace(
+    DISCRETE,
+    iteration_steps=128,
+    first_steps=0,
+    epochs=40,
+    learning_rate=2e-3,
+    entropy=0.1,
+    entropy_decay=0.0,
+)
 MUJOCO = replace(
     CONTINUOUS,
     learning_rate=3e-3,
@@ -48,6 +60,7 @@ MUJOCO = replace(
 )
 BOX2D = Suited(
     iteration_steps=512,
+    first_steps=0,
     environments=4,
     epochs=10,
     minibatches=16,
@@ -55,6 +68,7 @@ BOX2D = Suited(
     max_kl=0.1,
     trace_lambda=0.95,
     entropy=0.01,
+    entropy_decay=0.0,
     standardise=False,
 )
 

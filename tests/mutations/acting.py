@@ -4,6 +4,9 @@ TESTS = ["test_acting*.py", "test_train.py", "-k", "not killed_at and not cartpo
 
 MUTATIONS = [
     ("acting/collect.py", "and resets.any():", "and False:"),
+    ("acting/collect.py", "wanted <= taken < until_ended and not returns", "False"),
+    ("acting/collect.py", "wanted <= taken < until_ended and not returns", "not returns"),
+    ("acting/collect.py", "taken < until_ended and not returns", "taken < until_ended"),
     ("acting/collect.py", "taken -= int(resets.sum())", "pass"),
     ("acting/collect.py", "(terminated | truncated) & ~resets", "terminated & ~resets"),
     ("acting/collect.py", 'return np.array(infos["final_obs"][i])', "return self.observations[i]"),

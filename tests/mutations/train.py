@@ -11,8 +11,16 @@ MUTATIONS = [
     ("train/improve.py", "log_centre=log_centre[index]", "log_centre=None"),
     (
         "train/improve.py",
-        "- settled(config.entropy) * entropy",
-        "+ settled(config.entropy) * entropy",
+        "- entropy_weight * entropy",
+        "+ entropy_weight * entropy",
+    ),
+    ("train/improve.py", "(1 + settled(config.entropy_decay) * newest)", "1"),
+    ("train/start.py", "if version == 0 else 0", "if False else 0"),
+    ("train/start.py", "if version == 0 else 0", ""),
+    (
+        "train/start.py",
+        "min(settled(config.first_steps), config.steps)",
+        "settled(config.first_steps)",
     ),
     ("train/improve.py", "(policy_loss + value_loss", "(policy_loss"),
     ("train/improve.py", "estimate.action_values - values", "estimate.action_values"),
