@@ -108,9 +108,9 @@ def test_no_new_command_or_option_by_accident():
 
     assert list(TrainConfig.__dataclass_fields__) == [
         *("environment", "steps", "minutes", "threshold", "seed"),
-        *("reuse", "iteration_steps", "environments", "memory"),
+        *("reuse", "iteration_steps", "first_steps", "environments", "memory"),
         *("epochs", "minibatches", "learning_rate", "clip", "max_kl", "min_ess"),
-        *("discount", "trace_lambda", "entropy", "max_gradient_norm", "hidden"),
+        *("discount", "trace_lambda", "entropy", "entropy_decay", "max_gradient_norm", "hidden"),
         "standardise",
         *("check_every", "evaluation_episodes", "threads"),
     ]
