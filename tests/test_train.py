@@ -1,5 +1,6 @@
 """Training: a seed gives the same bits, whatever happens in between, and CartPole is solved."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -442,6 +443,25 @@ def test_a_line_of_metrics_cut_short_is_left_out_and_a_damaged_one_said(tmp_path
     path.write_text("{" + whole)
     with pytest.raises(ValueError, match="damaged in line 1"):
         list(run.metrics())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda options: options | {"tau": 1}, r"unknown options \['tau'\]: another version"),
+        (
+            lambda options: {n: v for n, v in options.items() if n != "entropy_decay"},
+            r"missing options \['entropy_decay'\]: another version",
+        ),
+    ],
+)
+def test_a_run_of_another_version_is_refused(change, message, tmp_path):
+    run = start(tmp_path / "run")
+    path = run.path / "config.json"
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps(written | {"train": change(written["train"])}))
+    with pytest.raises(ValueError, match=message):
+        Run.open(tmp_path / "run")
 
 
 def test_a_folder_that_is_no_run_or_is_damaged_is_said(uninterrupted, tmp_path):
