@@ -41,9 +41,9 @@ class TrainConfig:
     """Environment steps that each policy samples. Default: 64 for discrete actions, 128 for
     continuous; 512 in Box2D."""
     first_steps: OrDefault[int] = None
-    """The first policy samples as many again and again until an episode has ended, because no
-    return is known before; but no longer than this many steps. Default: 1000 for discrete
-    actions, 0 for continuous and in Box2D."""
+    """The first policy samples iteration_steps again and again until an episode has ended, because
+    no return is known before; but no longer than this many steps of all environments. Default: 1000
+    for discrete actions, 0 for continuous and in Box2D."""
     environments: OrDefault[int] = None
     """Parallel environments that sample them. Default: 1; 4 in Box2D."""
     memory: int = 1
