@@ -28,6 +28,7 @@ from simulated import Problem
 from torch import Tensor
 
 from reweigh.core.diagnostics import doubts, read, weight_health
+from reweigh.core.terms import Terms, influence, totals
 from reweigh.data import Batch
 from reweigh.evaluation import importance, intervals
 from reweigh.evaluation.doubly_robust import (
@@ -38,7 +39,6 @@ from reweigh.evaluation.doubly_robust import (
 from reweigh.evaluation.intervals import ConfidenceInterval, Evidence
 from reweigh.evaluation.sample import Sample
 from reweigh.evaluation.state_marginal import tabular_marginal
-from reweigh.evaluation.terms import Terms, influence, totals
 
 LEVEL = 0.95
 EPISODES, LOGS, RESAMPLES = (50, 500, 5000), 1000, 500

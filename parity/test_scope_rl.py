@@ -13,10 +13,10 @@ from scope_rl.ope.discrete import (
 )
 
 from reweigh import Segments, log_ratios, returns
+from reweigh.core.terms import Terms, influence, totals
 from reweigh.evaluation import importance
 from reweigh.evaluation.intervals import Evidence, hoeffding, student_t
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import Terms, influence, totals
 
 EPISODES, STEPS, ACTIONS, DISCOUNT = 40, 6, 3, 0.9
 PAIRS = [

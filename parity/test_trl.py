@@ -154,7 +154,7 @@ def test_correction_of_the_sampler(agree, sequence):
     weight = segments.fill(bound.log_weights.exp())
     objective = surrogates.clipped_ratio(
         batch.ratios(),
-        weight * segments.read("scores", batch.flat(batch.scores)),
+        weight * segments.as_float64("scores", batch.flat(batch.scores)),
         segments,
         clip=0.2,
         clip_high=0.28,
@@ -227,7 +227,7 @@ def test_off_policy_mask(agree):
     )
     objective = surrogates.clipped_ratio(
         batch.ratios(),
-        rejected.log_weights.exp() * segments.read("scores", batch.flat(batch.scores)),
+        rejected.log_weights.exp() * segments.as_float64("scores", batch.flat(batch.scores)),
         segments,
         clip=0.2,
         clip_high=0.28,

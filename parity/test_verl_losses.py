@@ -25,9 +25,9 @@ def test_dppo(agree):
         "token-mean",
         config(clip_ratio_low=0.05, clip_ratio_high=0.08),
     )
-    moved = segments.read("target", batch.flat(batch.target).exp())
-    moved = (moved - segments.read("old", batch.flat(batch.old).exp())).detach()
-    gain = segments.read("advantages", batch.flat(batch.advantages))
+    moved = segments.as_float64("target", batch.flat(batch.target).exp())
+    moved = (moved - segments.as_float64("old", batch.flat(batch.old).exp())).detach()
+    gain = segments.as_float64("advantages", batch.flat(batch.advantages))
     kept = torch.where(gain > 0, moved <= 0.08, moved >= -0.05)
     near = weights.truncate(batch.ratios(), segments, maximum=3.0).log_weights
     weight = weights.reject(near, kept, segments).log_weights.exp()
@@ -52,7 +52,7 @@ def test_aggregation(agree, mode):
 def test_ppo(agree, mode, corrected):
     batch = rollouts(33, spread=0.8)
     segments, horizon = batch.segments, batch.mask.shape[1]
-    gain = segments.read("advantages", batch.flat(batch.advantages))
+    gain = segments.as_float64("advantages", batch.flat(batch.advantages))
     inner, name, given = "clipped_ratio(ratios, dual_clip=3)", "`compute_policy_loss_vanilla`", None
     if corrected:
         log_ratio, ratios = mismatch(batch)
@@ -190,7 +190,7 @@ def test_the_divisor_after_a_rejection(agree, name):
     kept = (mean <= 0.06)[segments.episode]
     assert 0 < surviving.sum() < batch.mask.sum()
     weight = weights.reject(torch.zeros(segments.size), kept, segments).log_weights.exp()
-    gain = weight * segments.read("advantages", batch.flat(batch.advantages))
+    gain = weight * segments.as_float64("advantages", batch.flat(batch.advantages))
     objective = surrogates.clipped_ratio(
         batch.ratios(), gain, segments, clip=0.2, clip_high=0.28, dual_clip=3.0
     )

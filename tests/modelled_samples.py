@@ -14,9 +14,9 @@ from torch import nn
 from torch.distributions import Categorical
 
 from reweigh.core.segments import Segments
+from reweigh.core.terms import influence, totals
 from reweigh.data import Batch
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import influence, totals
 
 
 class Table(nn.Module):

@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from reweigh.core.segments import Segments
 from reweigh.core.weights import log_sum_by_time
 
+PAIR = Segments.packed([2])
+
 few = settings(max_examples=12, deadline=None, derandomize=True)
 
 
@@ -126,8 +128,14 @@ def test_refuses_what_is_no_layout(start, stop, message):
         ),
         (lambda: Segments.packed([2], time_start=torch.tensor([-1])), "must not be negative"),
         (lambda: Segments.packed([2], time_start=torch.tensor([0.5])), "must be int64"),
-        (lambda: Segments.packed([2]).read("rewards", torch.ones(3)), r"rewards.*\[2\].*\[3\]"),
-        (lambda: Segments.packed([2]).read("rewards", [1, 2]), "rewards must be a torch tensor"),
+        (
+            lambda: Segments.packed([2]).as_float64("rewards", torch.ones(3)),
+            r"rewards.*\[2\].*\[3\]",
+        ),
+        (
+            lambda: Segments.packed([2]).as_float64("rewards", [1, 2]),
+            "rewards must be a torch tensor",
+        ),
     ],
 )
 def test_refuses_with_the_users_values(build, message):

@@ -10,6 +10,7 @@ import torch
 from evaluation_samples import sample
 from scipy import stats
 
+from reweigh.core.terms import Terms, influence, totals
 from reweigh.evaluation import importance
 from reweigh.evaluation.intervals import (
     Evidence,
@@ -21,7 +22,6 @@ from reweigh.evaluation.intervals import (
     of_returns,
     student_t,
 )
-from reweigh.evaluation.terms import Terms, influence, totals
 
 ASYMPTOTIC = (normal, student_t, bootstrap, bias_corrected_bootstrap)
 

@@ -19,13 +19,13 @@ from simulated import Problem, tabular_policy
 
 from reweigh.core.diagnostics import effective_sample_size
 from reweigh.core.segments import Segments
+from reweigh.core.terms import Terms, influence, totals
 from reweigh.data import Batch, Trajectories
 from reweigh.evaluation import importance
 from reweigh.evaluation.critics import CriticValues
 from reweigh.evaluation.doubly_robust import doubly_robust, weighted_doubly_robust
 from reweigh.evaluation.intervals import Evidence, bootstrap, hoeffding, student_t
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import Terms, influence, totals
 
 
 @dataclass(frozen=True)

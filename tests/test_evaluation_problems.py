@@ -17,6 +17,7 @@ from data_samples import assert_same_bits
 from exact import Model, variances
 from problems import PROBLEMS, alike, ending, improvable, long_chain, model_fail, model_win, taxi
 
+from reweigh.core.terms import influence, totals
 from reweigh.data import Batch, Trajectories
 from reweigh.evaluation import importance
 from reweigh.evaluation.critics import linear_critic, tabular_critic
@@ -33,7 +34,6 @@ from reweigh.evaluation.state_marginal import (
     linear_marginal,
     tabular_marginal,
 )
-from reweigh.evaluation.terms import influence, totals
 
 MEANS = ("behaviour", "importance_sampling", "per_decision")
 RATIOS = ("weighted_importance_sampling", "weighted_per_decision")

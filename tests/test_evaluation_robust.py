@@ -18,6 +18,7 @@ from modelled_samples import (
 )
 
 from reweigh.core.segments import Segments
+from reweigh.core.terms import influence, totals
 from reweigh.evaluation import importance
 from reweigh.evaluation.critics import CriticValues, linear_critic, tabular_critic
 from reweigh.evaluation.doubly_robust import (
@@ -27,7 +28,6 @@ from reweigh.evaluation.doubly_robust import (
 )
 from reweigh.evaluation.resampling import refit
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import influence, totals
 
 ROBUST = (doubly_robust, weighted_doubly_robust)
 each_robust = pytest.mark.parametrize("estimator", ROBUST)

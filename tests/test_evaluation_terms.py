@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reweigh as rw
+from reweigh.core.terms import Terms, influence, merge, totals
 from reweigh.evaluation import importance
 from reweigh.evaluation.bootstrap import leave_one_out, resampled
-from reweigh.evaluation.terms import Terms, influence, merge, totals
 
 CLASSIC = {
     f.__name__: f
@@ -79,7 +79,7 @@ def test_a_contribution_is_what_the_others_leave_to_say(lengths, seed, spread):
 @pytest.mark.parametrize("small", [1e-9, 0.5])
 def test_ended_episodes_contribute_alike_by_series_and_time_by_time(small, monkeypatch):
     """Some hold more than a hundredth of the weight, most of them do not."""
-    from reweigh.evaluation import terms as module
+    from reweigh.core import terms as module
 
     s = sample([1, 30, 2, 0, 5, 29] * 60, 8, spread=0.4)
     terms = importance.weighted_per_decision(s)

@@ -9,9 +9,9 @@ import torch
 import reweigh as rw
 from reweigh.core import advantages
 from reweigh.core.surrogates import weighted_log_prob
+from reweigh.core.terms import totals
 from reweigh.evaluation import importance
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import totals
 from reweigh.learning.config import EstimatorName
 from reweigh.learning.estimators import (
     ESTIMATORS,

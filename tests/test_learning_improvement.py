@@ -10,9 +10,9 @@ from problems import ending, linear_quadratic
 from simulated import tabular_policy
 
 from reweigh.core.diagnostics import doubts, read, weight_health
+from reweigh.core.terms import influence, totals
 from reweigh.evaluation import importance
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import influence, totals
 from reweigh.learning.critic import Critic, fitted_critic
 from reweigh.learning.division import Division, InMemory, Shares
 from reweigh.learning.estimators import weighted_terms

@@ -160,8 +160,8 @@ def _log_probs(
     Log-probabilities are 0 at an action that either never takes, so that no difference of
     infinities arises: its term is 0, or the step is infinite.
     """
-    logits_p = segments.read_rows("logits_p", logits_p)
-    logits_q = segments.read_rows("logits_q", logits_q)
+    logits_p = segments.rows_as_float64("logits_p", logits_p)
+    logits_q = segments.rows_as_float64("logits_q", logits_q)
     _same_shape("logits_p", logits_p, "logits_q", logits_q)
     log_p, log_q = logits_p.log_softmax(1), logits_q.log_softmax(1)
     taken, known = log_p > -torch.inf, log_q > -torch.inf
@@ -173,8 +173,8 @@ def _standardised(
     mean_p: Tensor, deviation_p: Tensor, mean_q: Tensor, deviation_q: Tensor, segments: Segments
 ) -> tuple[Tensor, Tensor]:
     """`p` in units of `q`, `[S, D]` each: its deviation, and its mean less that of `q`."""
-    mean_p = segments.read_rows("mean_p", mean_p)
-    mean_q = segments.read_rows("mean_q", mean_q)
+    mean_p = segments.rows_as_float64("mean_p", mean_p)
+    mean_q = segments.rows_as_float64("mean_q", mean_q)
     _same_shape("mean_p", mean_p, "mean_q", mean_q)
     deviation_p = _deviation("deviation_p", deviation_p, mean_p, segments)
     deviation_q = _deviation("deviation_q", deviation_q, mean_p, segments)

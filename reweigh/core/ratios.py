@@ -25,20 +25,20 @@ def log_ratios(log_prob_target: Tensor, log_prob_behaviour: Tensor, segments: Se
     Raises:
         ValueError: Another shape; half precision; a NaN, `+inf`, or `-inf` under the behaviour.
     """
-    target = read_log_prob("log_prob_target", log_prob_target, segments)
-    behaviour = read_log_prob("log_prob_behaviour", log_prob_behaviour, segments).detach()
+    target = checked_log_prob("log_prob_target", log_prob_target, segments)
+    behaviour = checked_log_prob("log_prob_behaviour", log_prob_behaviour, segments).detach()
     refuse("log_prob_behaviour", behaviour, behaviour == -torch.inf, segments)
     return target - behaviour
 
 
-def read_log_prob(name: str, log_prob: Tensor, segments: Segments) -> Tensor:
+def checked_log_prob(name: str, log_prob: Tensor, segments: Segments) -> Tensor:
     """A log-probability `[S]` as float64, `-inf` allowed.
 
     Raises:
         ValueError: Another shape; half precision; on the CPU, a NaN or `+inf`.
     """
     contracts.precise(name, log_prob)
-    log_prob = segments.read(name, log_prob)
+    log_prob = segments.as_float64(name, log_prob)
     refuse(name, log_prob, ~(log_prob < torch.inf), segments)
     return log_prob
 

@@ -35,7 +35,7 @@ def loss(objective: Tensor, segments: Segments, *, divisor: float | Tensor | Non
         ValueError: Another shape; a number that is not positive.
     """
     divisor = len(segments) if divisor is None else divisor
-    total = segments.read("objective", objective).sum()
+    total = segments.as_float64("objective", objective).sum()
     if not isinstance(divisor, Tensor):
         contracts.positive("divisor", divisor)
         return -total / divisor
@@ -123,7 +123,7 @@ def per_episode_mean(objective: Tensor, segments: Segments, kept: Tensor | None 
     Raises:
         ValueError: Another shape or dtype.
     """
-    objective = segments.read("objective", objective)
+    objective = segments.as_float64("objective", objective)
     steps = segments.spread(_steps(segments, kept)).clamp(min=1.0)
     return (objective if kept is None else torch.where(kept, objective, 0.0)) / steps
 

@@ -69,10 +69,10 @@ def per_decision(
         ValueError: Another shape; γ outside [0, 1].
     """
     contracts.between("discount", discount, 0, 1)
-    rewards = segments.read("rewards", rewards)
-    log_weights = segments.read("log_weights", log_weights)
+    rewards = segments.as_float64("rewards", rewards)
+    log_weights = segments.as_float64("log_weights", log_weights)
     if bootstrap is not None:
-        final = segments.read_episodes("bootstrap", bootstrap)
+        final = segments.episodes_as_float64("bootstrap", bootstrap)
         rewards = rewards + discount * segments.next(torch.zeros_like(rewards), final)
     weighted = segments.fill(weigh(log_weights, rewards))
     return linear_recurrence(weighted, torch.full_like(rewards, discount), segments)
@@ -122,13 +122,13 @@ def doubly_robust(
         ValueError: Another shape; γ outside [0, 1].
     """
     contracts.between("discount", discount, 0, 1)
-    log_ratios = segments.read("log_ratios", log_ratios)
-    values = segments.read("values", values)
+    log_ratios = segments.as_float64("log_ratios", log_ratios)
+    values = segments.as_float64("values", values)
     final = values.new_zeros(len(segments))
     if bootstrap is not None:
-        final = segments.read_episodes("bootstrap", bootstrap)
-    unexplained = segments.read("rewards", rewards) + discount * segments.next(values, final)
-    unexplained = unexplained - segments.read("action_values", action_values)
+        final = segments.episodes_as_float64("bootstrap", bootstrap)
+    unexplained = segments.as_float64("rewards", rewards) + discount * segments.next(values, final)
+    unexplained = unexplained - segments.as_float64("action_values", action_values)
     scaled, log_scale = _weighted_to_go(unexplained, log_ratios, segments, discount)
     # The step's own ratio may undo the overflow of what follows it, so it joins the exponent.
     corrections = unscale(scaled, log_scale + log_ratios)

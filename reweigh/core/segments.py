@@ -245,7 +245,7 @@ class Segments:
         """`x [S]` where a step exists and `value` elsewhere."""
         return torch.where(self.inside, x, value)
 
-    def read(self, name: str, x: Tensor) -> Tensor:
+    def as_float64(self, name: str, x: Tensor) -> Tensor:
         """An argument `[S]` as float64, with 0 where no step exists, so that no product meets it.
 
         Raises:
@@ -254,7 +254,7 @@ class Segments:
         contracts.vector(name, x, self.size, "position")
         return self.fill(x.double())
 
-    def read_rows(self, name: str, x: Tensor) -> Tensor:
+    def rows_as_float64(self, name: str, x: Tensor) -> Tensor:
         """An argument `[S, A]`, a row for each step, as float64, with 0 where no step exists.
 
         Raises:
@@ -263,7 +263,7 @@ class Segments:
         contracts.rows(name, x, self.size)
         return torch.where(self.inside.unsqueeze(1), x.double(), 0.0)
 
-    def read_episodes(self, name: str, x: Tensor) -> Tensor:
+    def episodes_as_float64(self, name: str, x: Tensor) -> Tensor:
         """An argument `[N]` as float64.
 
         Raises:

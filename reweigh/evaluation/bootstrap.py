@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from reweigh.evaluation.terms import Terms, totals
+from reweigh.core.terms import Terms, totals
 
 _CELLS = 4_000_000
 """Numbers of the tables that are held at once."""

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from reweigh.core import returns
 from reweigh.core.returns import discount_from_start
+from reweigh.core.terms import Terms, Weighted
 from reweigh.evaluation.critics import Critic, cross_fitted, fitted_q
 from reweigh.evaluation.resampling import refit
 from reweigh.evaluation.sample import Sample
 from reweigh.evaluation.states import first_steps, logged
-from reweigh.evaluation.terms import Terms, Weighted
 
 
 def direct_method(sample: Sample, *, critic: Critic = fitted_q, groups: int = 20) -> Terms:
@@ -94,7 +94,7 @@ def weighted_doubly_robust(sample: Sample, *, critic: Critic = fitted_q, folds: 
     log_prefix, segments = sample.log_prefix, sample.segments
     predicted = cross_fitted(critic, sample, folds=folds)
     nothing = predicted.values.new_zeros(len(sample))
-    left = segments.read("rewards", sample.rewards) - predicted.action_values
+    left = segments.as_float64("rewards", sample.rewards) - predicted.action_values
     left = left + sample.discount * segments.next(predicted.values, nothing)
     left = left * discount_from_start(segments, discount=sample.discount)
     weighted = Weighted(left, log_prefix, segments)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from reweigh.core.diagnostics import WeightReading, doubts, merge_health, read, weight_health
+from reweigh.core.terms import Terms, Totals, influence, merge, totals
 from reweigh.evaluation.estimates import Estimate
 from reweigh.evaluation.intervals import ConfidenceInterval, Evidence
 from reweigh.evaluation.parallel import ordered_map
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import Terms, Totals, influence, merge, totals
 
 Estimator = Callable[[Sample], Terms]
 """Makes the terms of an estimate from a sample, or from a part of it."""

@@ -7,9 +7,9 @@ logged return. All are of `V = E_θ[Σ_t γ^t r_t]`, over the horizon of the log
 import torch
 
 from reweigh.core.segments import Segments
+from reweigh.core.terms import Terms, Weighted
 from reweigh.core.weights import pareto_smooth, truncate, weigh
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import Terms, Weighted
 
 
 def behaviour(sample: Sample) -> Terms:

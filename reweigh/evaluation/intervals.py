@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.special import ndtr, ndtri
 
 from reweigh import contracts
+from reweigh.core.terms import Terms
 from reweigh.evaluation.bootstrap import leave_one_out, resampled
-from reweigh.evaluation.terms import Terms
 
 _ROUNDING = 1e-9
 

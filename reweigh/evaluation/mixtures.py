@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from reweigh.core.terms import Terms
 from reweigh.core.weights import balance_heuristic as balance
 from reweigh.core.weights import weigh
 from reweigh.data.batch import Batch
 from reweigh.evaluation.policies import log_prob
 from reweigh.evaluation.sample import Sample
 from reweigh.evaluation.states import logged
-from reweigh.evaluation.terms import Terms
 
 _TOLERANCE = 0.01
 

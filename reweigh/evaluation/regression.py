@@ -133,7 +133,7 @@ def _attainable(sample: Sample) -> Tensor:
     """The least and the most that 1, 2, ... rewards can add up to, `[2, H]`."""
     horizon = sample.segments.most_steps
     worth = (sample.discount ** torch.arange(horizon, dtype=torch.float64)).cumsum(0)
-    rewards = sample.segments.read("rewards", sample.rewards)
+    rewards = sample.segments.as_float64("rewards", sample.rewards)
     return torch.stack([rewards.min().clamp(max=0) * worth, rewards.max().clamp(min=0) * worth])
 
 

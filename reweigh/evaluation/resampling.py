@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from reweigh import contracts
+from reweigh.core.terms import Terms
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import Terms
 
 
 def refit(point: Callable[[Sample], float | Tensor], sample: Sample, *, groups: int = 20) -> Terms:

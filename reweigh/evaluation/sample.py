@@ -100,7 +100,7 @@ class Sample:
     @cached_property
     def discounted_rewards(self) -> Tensor:
         """`[S]` float64: `γ^t r_t`."""
-        rewards = self.segments.read("rewards", self.rewards)
+        rewards = self.segments.as_float64("rewards", self.rewards)
         return rewards * discount_from_start(self.segments, discount=self.discount)
 
     @cached_property

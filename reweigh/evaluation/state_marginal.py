@@ -18,11 +18,11 @@ from reweigh.core import marginal
 from reweigh.core.marginal import Linear, StateRatios, Tabular
 from reweigh.core.marginal.visits import Visits, scaled
 from reweigh.core.segments import Segments
+from reweigh.core.terms import Terms
 from reweigh.evaluation.features import Scale, flat, lifted, waves
 from reweigh.evaluation.resampling import refit
 from reweigh.evaluation.sample import Sample
 from reweigh.evaluation.states import MOST_STEPS, are_numbers, ended, logged, numbered, thinned
-from reweigh.evaluation.terms import Terms
 
 FixedPoint = Callable[[Visits, Tensor, Segments], StateRatios]
 """`marginal.finite_horizon`, or `marginal.finite_horizon_by_time` where dynamics change."""

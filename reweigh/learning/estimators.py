@@ -14,10 +14,10 @@ from reweigh.core.advantages import one_step, vtrace
 from reweigh.core.reduce import loss
 from reweigh.core.returns import discount_from_start
 from reweigh.core.surrogates import clipped_ratio
+from reweigh.core.terms import Terms, Weighted, totals
 from reweigh.core.weights import weigh
 from reweigh.evaluation import importance
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import Terms, Weighted, totals
 from reweigh.learning.units import unit_of
 
 Objective = Callable[[Sample, Tensor], Tensor]
@@ -127,7 +127,7 @@ def step(
         discount=sample.discount,
         trace_lambda=trace_lambda,
     )
-    values = segments.read("values", values)
+    values = segments.as_float64("values", values)
     advantages = trace.action_values - values
     size = float(values.abs().max() + sample.rewards.abs().max())
     advantages = (advantages - advantages.mean()) / unit_of(advantages, size=size)
@@ -140,7 +140,7 @@ def _differences(sample: Sample, values: Tensor) -> Tensor:
     after = torch.zeros(len(sample), dtype=torch.float64)
     target = one_step(sample.rewards, values, after, sample.segments, discount=sample.discount)
     discount = discount_from_start(sample.segments, discount=sample.discount)
-    return discount * (target - sample.segments.read("values", values))
+    return discount * (target - sample.segments.as_float64("values", values))
 
 
 def _first(sample: Sample, values: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from reweigh.core.diagnostics import WeightReading, doubts, read, weight_health
+from reweigh.core.terms import Terms
 from reweigh.core.weights import k_hat_threshold
 from reweigh.evaluation.estimates import Estimate
 from reweigh.evaluation.estimating import Estimator, estimate
 from reweigh.evaluation.importance import behaviour
 from reweigh.evaluation.intervals import student_t
 from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.terms import Terms
 from reweigh.learning.critic import Critic
 from reweigh.learning.division import Part
 from reweigh.learning.estimators import weighted_terms

@@ -98,7 +98,7 @@ def retrace(
         discount=discount,
         trace_lambda=trace_lambda,
     )
-    above = estimate - segments.read("values", values)
+    above = estimate - segments.as_float64("values", values)
     objective = surrogates.weighted_log_prob(log_prob_target, step, above, segments)
     return loss(objective, segments, divisor=divisor)
 
@@ -191,7 +191,7 @@ def doubly_robust(
     q = _taken("action_values", action_values, actions, segments).detach()
     v = _value(log_probs_target, action_values, segments)
     after = segments.next(v, torch.zeros(len(segments), dtype=v.dtype, device=v.device))
-    left = segments.read("rewards", rewards) + discount * after - q
+    left = segments.as_float64("rewards", rewards) + discount * after - q
     # w_t times the residual of `returns.doubly_robust`, either of which may overflow alone.
     prefix = weights.prefix(ratios, segments)
     continuation = returns.per_decision(left, prefix, segments, discount=discount)

@@ -208,7 +208,7 @@ def state_marginal(
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     marginal = weights.state_marginal(ratios, log_state_ratios, segments).exp()
-    values = segments.read("action_values", action_values)
+    values = segments.as_float64("action_values", action_values)
     discounted = returns.discount_from_start(segments, discount=discount) * values
     objective = surrogates.weighted_log_prob(log_prob_target, marginal, discounted, segments)
     return loss(objective, segments, divisor=divisor)

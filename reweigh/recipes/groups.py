@@ -51,7 +51,7 @@ def grpo(
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     advantages = segments.spread(
-        adv.group_relative(segments.read_episodes("scores", scores), group, groups=groups)
+        adv.group_relative(segments.episodes_as_float64("scores", scores), group, groups=groups)
     )
     objective = surrogates.clipped_ratio(ratios, advantages, segments, clip=clip)
     return loss(per_episode_mean(objective, segments), segments, divisor=divisor)
@@ -93,7 +93,7 @@ def dr_grpo(
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     advantages = segments.spread(
-        adv.group_centred(segments.read_episodes("scores", scores), group, groups=groups)
+        adv.group_centred(segments.episodes_as_float64("scores", scores), group, groups=groups)
     )
     objective = surrogates.clipped_ratio(ratios, advantages, segments, clip=clip)
     divisor = len(segments) if divisor is None else divisor
@@ -137,7 +137,7 @@ def dapo(
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     advantages = segments.spread(
-        adv.group_relative(segments.read_episodes("scores", scores), group, groups=groups)
+        adv.group_relative(segments.episodes_as_float64("scores", scores), group, groups=groups)
     )
     objective = surrogates.clipped_ratio(
         ratios, advantages, segments, clip=clip, clip_high=clip_high
@@ -173,7 +173,7 @@ def rloo(
         Scalar. A constant added to the scores of a group changes nothing.
     """
     advantages = segments.spread(
-        adv.leave_one_out(segments.read_episodes("scores", scores), group, groups=groups)
+        adv.leave_one_out(segments.episodes_as_float64("scores", scores), group, groups=groups)
     )
     objective = surrogates.weighted_log_prob(
         log_prob_target, torch.ones_like(advantages), advantages, segments
@@ -217,7 +217,7 @@ def gspo(
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     sequence = weights.geometric_mean(ratios, segments)
     advantages = segments.spread(
-        adv.group_relative(segments.read_episodes("scores", scores), group, groups=groups)
+        adv.group_relative(segments.episodes_as_float64("scores", scores), group, groups=groups)
     )
     objective = surrogates.clipped_ratio(
         sequence, advantages, segments, clip=clip, clip_high=clip_high
@@ -261,7 +261,7 @@ def cispo(
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     step = weights.clip(ratios, segments, minimum=minimum, maximum=maximum).log_weights.exp()
     advantages = segments.spread(
-        adv.group_relative(segments.read_episodes("scores", scores), group, groups=groups)
+        adv.group_relative(segments.episodes_as_float64("scores", scores), group, groups=groups)
     )
     objective = surrogates.weighted_log_prob(log_prob_target, step, advantages, segments)
     return loss(objective, segments, divisor=count_steps(segments) if divisor is None else divisor)

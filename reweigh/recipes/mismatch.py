@@ -171,7 +171,7 @@ def topr(
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     whole = weights.trajectory(ratios, segments)
     tapered = weights.truncate(whole, segments, maximum=1.0).log_weights.exp()
-    advantages = segments.spread(segments.read_episodes("scores", scores))
+    advantages = segments.spread(segments.episodes_as_float64("scores", scores))
     alpha = torch.where(advantages < 0, tapered, 1.0)
     objective = surrogates.weighted_log_prob(log_prob_target, alpha, advantages, segments)
     return loss(objective, segments, divisor=divisor)

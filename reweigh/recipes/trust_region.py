@@ -121,7 +121,7 @@ def geppo(
     counted = (proportions.to(shares.device) / shares)[index]
     objective = surrogates.clipped_ratio(
         ratios,
-        counted * segments.read("advantages", advantages),
+        counted * segments.as_float64("advantages", advantages),
         segments,
         clip=clip / mean_age,
         log_centre=centre,
@@ -197,7 +197,7 @@ def awr(
         Scalar. With equal advantages it is behaviour cloning, times a constant.
     """
     contracts.positive("temperature", temperature)
-    tilted = segments.read("advantages", advantages) / temperature
+    tilted = segments.as_float64("advantages", advantages) / temperature
     weight = weights.truncate(tilted, segments, maximum=maximum).log_weights.exp()
     objective = surrogates.weighted_log_prob(
         log_prob_target, weight, torch.ones_like(weight), segments

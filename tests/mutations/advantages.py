@@ -41,7 +41,7 @@ MUTATIONS = [
     ("core/returns.py", "segments.next(log_scale, start) - log_scale", "0 * log_scale"),
     (
         "core/returns.py",
-        'unexplained - segments.read("action_values", action_values)',
+        'unexplained - segments.as_float64("action_values", action_values)',
         "unexplained - values",
     ),
     ("core/advantages/action_values.py", "log_c) + log_lambda", "log_c)"),
@@ -53,7 +53,7 @@ MUTATIONS = [
     ),
     (
         "core/advantages/action_values.py",
-        'segments.read("action_values", action_values) + residuals',
+        'segments.as_float64("action_values", action_values) + residuals',
         "values + residuals",
     ),
     (

@@ -34,7 +34,7 @@ MUTATIONS = [
         "alive.reshape(groups, times)",
     ),
     # Their part of the error is forgotten.
-    ("evaluation/terms.py", "alive - _missed(", "alive - 0 * _missed("),
+    ("core/terms.py", "alive - _missed(", "alive - 0 * _missed("),
     (ROBUST, "left = left + sample.discount * segments.next", "left = left + segments.next"),
     (
         ROBUST,
@@ -42,7 +42,7 @@ MUTATIONS = [
         "left = left * 1.0",
     ),
     (ROBUST, "Terms(_first(predicted.values, sample), weighted", "Terms(nothing, weighted"),
-    ("core/returns.py", "unexplained - segments.read", "unexplained + segments.read"),
+    ("core/returns.py", "unexplained - segments.as_float64", "unexplained + segments.as_float64"),
     (
         "evaluation/mixtures.py",
         "proportions = source.double().mean(1)",

@@ -30,7 +30,7 @@ MUTATIONS = [
     ),
     (ACTOR_CRITIC, "discount * after - q", "discount * after"),
     (ACTOR_CRITIC, "unit, trace.advantages", "unit, trace.targets"),
-    (ACTOR_CRITIC, 'estimate - segments.read("values", values)', "estimate"),
+    (ACTOR_CRITIC, 'estimate - segments.as_float64("values", values)', "estimate"),
     (
         ACTOR_CRITIC,
         "weights.truncate(ratios, segments, maximum=maximum)",

@@ -51,7 +51,7 @@ def corrected_action_values(
     """
     contracts.between("trace_lambda", trace_lambda, 0, 1)
     log_lambda = math.log(trace_lambda) if trace_lambda > 0 else -math.inf
-    log_c = segments.fill(segments.read("log_c", log_c) + log_lambda)
+    log_c = segments.fill(segments.as_float64("log_c", log_c) + log_lambda)
     residuals = returns.doubly_robust(
         rewards,
         log_c,
@@ -61,7 +61,7 @@ def corrected_action_values(
         discount=discount,
         bootstrap=bootstrap,
     ).residuals
-    return segments.read("action_values", action_values) + residuals
+    return segments.as_float64("action_values", action_values) + residuals
 
 
 @torch.no_grad()

@@ -36,12 +36,12 @@ def above_baseline(
     Raises:
         ValueError: Another shape.
     """
-    log_weights = segments.read("log_weights", log_weights)
-    baseline = segments.read("baseline", baseline)
+    log_weights = segments.as_float64("log_weights", log_weights)
+    baseline = segments.as_float64("baseline", baseline)
     # An infinite weight on nothing, or no weight on anything, is nothing.
     nothing = (baseline == 0) | (log_weights == -torch.inf)
     expected = torch.where(nothing, 0.0, log_weights.exp() * baseline)
-    return segments.read("continuation", continuation) - expected
+    return segments.as_float64("continuation", continuation) - expected
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def leave_one_out_by_time(continuation: Tensor, segments: Segments) -> Tensor:
     Raises:
         ValueError: Another shape.
     """
-    continuation = segments.read("continuation", continuation)
+    continuation = segments.as_float64("continuation", continuation)
     times = segments.most_steps
     if segments.has_fragments:
         times += int(segments.time_start.max())
@@ -96,9 +96,9 @@ def minimum_variance_constant(
     Raises:
         ValueError: Another shape.
     """
-    continuation = segments.read("continuation", continuation)
-    squared_scores = segments.read("squared_scores", squared_scores)
-    log_weights = segments.read("log_weights", log_weights)
+    continuation = segments.as_float64("continuation", continuation)
+    squared_scores = segments.as_float64("squared_scores", squared_scores)
+    log_weights = segments.as_float64("log_weights", log_weights)
     # Weights relative to the largest: their squares overflow long before they do.
     highest = torch.cat([log_weights, log_weights.new_zeros(1)]).amax()
     weights = segments.fill((log_weights - highest).exp())

@@ -31,9 +31,9 @@ def one_step(
         ValueError: Another shape; γ outside [0, 1].
     """
     contracts.between("discount", discount, 0, 1)
-    final = segments.read_episodes("bootstrap", bootstrap)
-    return segments.read("rewards", rewards) + discount * segments.next(
-        segments.read("values", values), final
+    final = segments.episodes_as_float64("bootstrap", bootstrap)
+    return segments.as_float64("rewards", rewards) + discount * segments.next(
+        segments.as_float64("values", values), final
     )
 
 
@@ -68,7 +68,7 @@ def gae(
     """
     contracts.between("discount", discount, 0, 1)
     contracts.between("trace_lambda", trace_lambda, 0, 1)
-    v = segments.read("values", values)
+    v = segments.as_float64("values", values)
     delta = one_step(rewards, values, bootstrap, segments, discount=discount) - v
     return linear_recurrence(delta, torch.full_like(delta, discount * trace_lambda), segments)
 
@@ -105,7 +105,7 @@ def lambda_return(
     advantages = gae(
         rewards, values, bootstrap, segments, discount=discount, trace_lambda=trace_lambda
     )
-    return segments.read("values", values) + advantages
+    return segments.as_float64("values", values) + advantages
 
 
 @torch.no_grad()
@@ -140,7 +140,7 @@ def n_step(
     """
     contracts.between("discount", discount, 0, 1)
     contracts.at_least("steps", steps, 1)
-    v = segments.read("values", values)
+    v = segments.as_float64("values", values)
     # The sum of one-step differences: the values inside the window cancel.
     delta = one_step(rewards, values, bootstrap, segments, discount=discount) - v
     return v + discounted_window_sum(delta, segments, steps=steps, discount=discount)

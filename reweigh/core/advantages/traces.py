@@ -181,7 +181,7 @@ def _differences(
     rewards: Tensor, values: Tensor, bootstrap: Tensor, segments: Segments, discount: float
 ) -> tuple[Tensor, Tensor]:
     """`V_t`, and the temporal differences `δ_t = r_t + γ V_{t+1} - V_t`."""
-    v = segments.read("values", values)
+    v = segments.as_float64("values", values)
     return v, one_step(rewards, values, bootstrap, segments, discount=discount) - v
 
 
@@ -199,7 +199,7 @@ def _sums(
     ratio exceeds 1 it is 0, and nothing is rounded.
     """
     contracts.between("trace_lambda", trace_lambda, 0, 1)
-    log_rho, log_c = segments.read("log_rho", log_rho), segments.read("log_c", log_c)
+    log_rho, log_c = segments.as_float64("log_rho", log_rho), segments.as_float64("log_c", log_c)
     log_decay = math.log(discount * trace_lambda) if discount * trace_lambda > 0 else -math.inf
     log_scale = max_plus_recurrence(log_rho.clamp(min=0.0), log_c + log_decay, segments)
     later_scale = segments.next(log_scale, log_scale.new_zeros(len(segments)))

@@ -63,7 +63,7 @@ def ess_by_time(log_weights: Tensor, segments: Segments) -> Tensor:
     Raises:
         ValueError: Another shape; fragments.
     """
-    log_weights = segments.read("log_weights", log_weights)
+    log_weights = segments.as_float64("log_weights", log_weights)
     sums, of_squares = log_sums(log_weights, segments), log_sums(2 * log_weights, segments)
     return ess_of_sums(sums, of_squares)[0]
 

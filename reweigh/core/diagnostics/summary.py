@@ -65,5 +65,5 @@ def approximate_kl(log_ratios: Tensor, segments: Segments) -> Tensor:
     Raises:
         ValueError: Another shape.
     """
-    log_ratios = segments.read("log_ratios", log_ratios)
+    log_ratios = segments.as_float64("log_ratios", log_ratios)
     return (log_ratios.expm1() - log_ratios).sum() / segments.inside.sum().clamp(min=1)

@@ -129,8 +129,8 @@ def linear_action_values(
     """
     contracts.between("discount", discount, 0, 1)
     contracts.between("ridge", ridge, 0, torch.inf)
-    f = segments.read_rows("features", features)
-    after = segments.read_rows("next_features", next_features)
+    f = segments.rows_as_float64("features", features)
+    after = segments.rows_as_float64("next_features", next_features)
     if after.shape != f.shape:
         raise ValueError(
             f"next_features must have the shape of features, {list(f.shape)}, got "
@@ -138,7 +138,7 @@ def linear_action_values(
         )
     scale = ridge * (f.square().sum(0)).mean() if f.numel() else 0.0
     system = f.mT @ (f - discount * after) + scale * torch.eye(f.shape[1]).to(f)
-    return torch.linalg.pinv(system) @ (f.mT @ segments.read("rewards", rewards))
+    return torch.linalg.pinv(system) @ (f.mT @ segments.as_float64("rewards", rewards))
 
 
 def _model(
@@ -163,7 +163,7 @@ def _model(
         return taken.new_zeros(size).index_add(0, place, x)
 
     total = table(count * choices, pair, taken).clamp(min=1.0)
-    reward = table(count * choices, pair, segments.read("rewards", rewards)) / total
+    reward = table(count * choices, pair, segments.as_float64("rewards", rewards)) / total
     goes_on = torch.where(ends(visits.terminated, segments), 0.0, taken)
     moved = table(count * choices * count, pair * count + following, goes_on)
     transition = moved.reshape(-1, count) / total.unsqueeze(1)

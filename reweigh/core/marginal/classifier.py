@@ -64,7 +64,7 @@ def classifier(
     contracts.at_least("maximum_iterations", maximum_iterations, 1)
     contracts.vector("is_new", is_new, segments.size, "position")
     contracts.boolean("is_new", is_new)
-    x = segments.read_rows("features", features)
+    x = segments.rows_as_float64("features", features)
     x = torch.cat([x, segments.inside.double().unsqueeze(1)], 1)
     y = segments.fill(is_new.double())
     share = segments.mean(is_new)

@@ -195,7 +195,7 @@ def _ratios(
 
 def _times(ratios: Tensor, log_ratios: Tensor, segments: Segments) -> Tensor:
     """`m_t ρ_t`, multiplied as logarithms: a ratio may overflow where `m` is 0."""
-    return segments.fill((ratios.log() + segments.read("log_ratios", log_ratios)).exp())
+    return segments.fill((ratios.log() + segments.as_float64("log_ratios", log_ratios)).exp())
 
 
 def _relative(inflow: Tensor, outflow: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def median_bandwidth(features: Tensor, segments: Segments, *, generator: torch.G
     Raises:
         ValueError: Another shape.
     """
-    points = segments.read_rows("features", features)[segments.existing]
+    points = segments.rows_as_float64("features", features)[segments.existing]
     order = torch.randperm(len(points), generator=generator, device=generator.device)
     distances = torch.pdist(points[order[:_BANDWIDTH_SAMPLE].to(points.device)])
     distances = distances[distances > 0]
@@ -189,7 +189,7 @@ def _read_ratios(log_ratios: Tensor, segments: Segments) -> Tensor:
             f"{int((segments.lengths > 0).sum())} of {len(segments)} episodes have steps: to hold "
             "some out, at least 2 must"
         )
-    ratios = segments.read("log_ratios", log_ratios).exp()
+    ratios = segments.as_float64("log_ratios", log_ratios).exp()
     if not bool(ratios.isfinite().all()):
         raise ValueError(
             f"log_ratios reach {float(segments.fill(log_ratios).max()):g}, a ratio that is not "

@@ -240,7 +240,7 @@ def read_features(
             f"final_features must have shape {[len(segments), features.shape[1]]}, a row for each "
             f"episode, got {list(final_features.shape)}"
         )
-    features = segments.read_rows("features", features)
+    features = segments.rows_as_float64("features", features)
     place = torch.arange(segments.size + len(segments), device=features.device)
     following = segments.next(place[: segments.size], place[segments.size :])
     after = torch.cat([features, final_features.double()])[following]
@@ -254,7 +254,7 @@ def ends(terminated: Tensor, segments: Segments) -> Tensor:
 
 def scaled(log_ratios: Tensor, group: Tensor, groups: int, segments: Segments) -> Tensor:
     """Ratios `[S]` over the largest of their group, 0 where no step exists: nothing overflows."""
-    x = segments.read("log_ratios", log_ratios).masked_fill(~segments.inside, -torch.inf)
+    x = segments.as_float64("log_ratios", log_ratios).masked_fill(~segments.inside, -torch.inf)
     highest = x.new_full((groups,), -torch.inf).scatter_reduce(0, group, x, "amax")
     highest = torch.where(highest == -torch.inf, 0.0, highest)
     return (x - highest[group]).exp()

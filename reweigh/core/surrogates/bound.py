@@ -44,12 +44,12 @@ def pois_bound(
     segments.require_whole("pois_bound")
     contracts.positive("delta", delta)
     contracts.between("delta", delta, 0, 1)
-    returns = segments.read_episodes("returns", returns).detach()
+    returns = segments.episodes_as_float64("returns", returns).detach()
     largest = returns.abs().max()
     if max_return is not None:
         contracts.positive("max_return", max_return)
         largest = torch.full_like(largest, max_return)
-    log_weight = segments.last(segments.read("log_weights", log_weights))
+    log_weight = segments.last(segments.as_float64("log_weights", log_weights))
     # A return of 0 may meet a weight that overflows.
     log_weight = torch.where(returns == 0, 0.0, log_weight)
     doubt = math.sqrt((1 - delta) / delta) * largest
@@ -78,7 +78,7 @@ def renyi_sample_size(divergences: Tensor, segments: Segments) -> Tensor:
         ValueError: Another shape; fragments.
     """
     segments.require_whole("renyi_sample_size")
-    divergences = segments.read("divergences", divergences)
+    divergences = segments.as_float64("divergences", divergences)
     infinite = divergences == torch.inf
     total = segments.total(torch.where(infinite, 0.0, divergences))
     size = (2 * math.log(len(segments)) - total.logsumexp(0)).exp()
@@ -102,7 +102,7 @@ def kish_sample_size(log_weights: Tensor, segments: Segments) -> Tensor:
         ValueError: Another shape; fragments.
     """
     segments.require_whole("kish_sample_size")
-    log_weight = segments.last(segments.read("log_weights", log_weights))
+    log_weight = segments.last(segments.as_float64("log_weights", log_weights))
     highest = log_weight.detach().max()
     weight = (log_weight - torch.where(highest == -torch.inf, 0.0, highest)).exp()
     squares = weight.square().sum()

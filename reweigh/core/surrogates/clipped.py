@@ -57,10 +57,10 @@ def clipped_ratio(
     if not dual_clip > 1:
         raise ValueError(f"dual_clip must be above 1, the ratio at the start, got {dual_clip}")
     contracts.precise("log_ratios", log_ratios)
-    log_ratios = segments.read("log_ratios", log_ratios)
-    advantages = segments.read("advantages", advantages).detach()
+    log_ratios = segments.as_float64("log_ratios", log_ratios)
+    advantages = segments.as_float64("advantages", advantages).detach()
     centre = torch.zeros_like(log_ratios) if log_centre is None else log_centre
-    centre = segments.read("log_centre", centre).detach().exp()
+    centre = segments.as_float64("log_centre", centre).detach().exp()
     # The minimum leaves one side of the clip: a ceiling where A ≥ 0, a floor where A < 0. It is put
     # on the log-ratio, so that a ratio that overflows does not turn a zero gradient into NaN.
     ceiling, floor = (centre + clip_high).log(), (centre - clip).clamp(min=0.0).log()
@@ -71,6 +71,6 @@ def clipped_ratio(
         torch.where(log_ratios > ceiling, ceiling, log_ratios),
     )
     if log_weights is not None:
-        bounded = bounded + segments.read("log_weights", log_weights).detach()
+        bounded = bounded + segments.as_float64("log_weights", log_weights).detach()
     bounded = torch.where(advantages == 0, 0.0, bounded)
     return segments.fill(bounded.exp() * advantages)

@@ -171,8 +171,8 @@ def _penalty(
 ) -> Tensor:
     """`sg(w · value(ℓ))`, with the gradient `w · slope(ℓ) ∇ℓ`."""
     contracts.precise("log_ratios", log_ratios)
-    weights = segments.read("weights", weights.detach())
-    log_ratios = segments.read("log_ratios", log_ratios)
+    weights = segments.as_float64("weights", weights.detach())
+    log_ratios = segments.as_float64("log_ratios", log_ratios)
     log_ratios = torch.where(weights == 0, 0.0, log_ratios)
     constant = log_ratios.detach()
     return weights * (value(constant) + slope(constant) * (log_ratios - constant))

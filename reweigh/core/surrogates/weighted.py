@@ -30,7 +30,7 @@ def weighted_log_prob(
         ValueError: Another shape; a half-precision log-probability.
     """
     contracts.precise("log_prob", log_prob)
-    log_prob = segments.read("log_prob", log_prob)
+    log_prob = segments.as_float64("log_prob", log_prob)
     coefficient = _coefficient(weights, advantages, segments)
     return coefficient * torch.where(coefficient == 0, 0.0, log_prob)
 
@@ -58,7 +58,7 @@ def weighted_ratio(
     """
     contracts.precise("log_ratios", log_ratios)
     coefficient = _coefficient(weights, advantages, segments)
-    log_ratios = segments.read("log_ratios", log_ratios)
+    log_ratios = segments.as_float64("log_ratios", log_ratios)
     log_ratios = torch.where(coefficient == 0, 0.0, log_ratios)
     # The quotient of the ratios, not of their exponentials, which overflow.
     return coefficient * (log_ratios - log_ratios.detach()).exp()
@@ -89,8 +89,8 @@ def expected_value(
         ValueError: Another shape; half-precision log-probabilities.
     """
     contracts.precise("log_probs", log_probs)
-    log_probs = segments.read_rows("log_probs", log_probs)
-    action_values = segments.read_rows("action_values", action_values.detach())
+    log_probs = segments.rows_as_float64("log_probs", log_probs)
+    action_values = segments.rows_as_float64("action_values", action_values.detach())
     if log_probs.shape != action_values.shape:
         raise ValueError(
             f"action_values must have the shape of log_probs, {list(log_probs.shape)}, a number "
@@ -108,13 +108,13 @@ def expected_value(
 def _coefficient(weights: Tensor, advantages: Tensor, segments: Segments) -> Tensor:
     """`sg(w_t A_t)`, `[S]`."""
     weights = _read_weights(weights, segments)
-    advantages = segments.read("advantages", advantages).detach()
+    advantages = segments.as_float64("advantages", advantages).detach()
     # A weight that overflows on nothing, and no weight on what overflows, are nothing.
     return torch.where(advantages == 0, 0.0, weights) * torch.where(weights == 0, 0.0, advantages)
 
 
 def _read_weights(weights: Tensor, segments: Segments) -> Tensor:
-    weights = segments.read("weights", weights).detach()
+    weights = segments.as_float64("weights", weights).detach()
     if contracts.can_look_at(weights) and bool((weights < 0).any()):
         raise ValueError(
             f"weights hold {float(weights.min())}, and a ratio of probabilities is not negative: "

@@ -44,7 +44,7 @@ def clip(log_weights: Tensor, segments: Segments, *, minimum: float, maximum: fl
         ValueError: Bounds that are none; another shape.
     """
     low, high = _log_band(minimum, maximum)
-    log_weights = segments.read("log_weights", log_weights)
+    log_weights = segments.as_float64("log_weights", log_weights)
     # Before exp, which overflows float64 at 709.8: the gradient of min(c, inf) would be NaN.
     outside = (log_weights < low) | (log_weights > high)
     return _bounded(log_weights.clamp(low, high), outside, segments)
@@ -94,7 +94,7 @@ def leaky_truncate(
     truncated, over, _ = truncate(log_weights, segments, maximum=maximum)
     if leak == 0 or math.isinf(maximum):
         return _bounded(truncated, over, segments)
-    log_weights = segments.read("log_weights", log_weights)
+    log_weights = segments.as_float64("log_weights", log_weights)
     within = math.log1p(-leak) + math.log(maximum) if leak < 1 else -math.inf
     leaked = torch.logaddexp(log_weights + math.log(leak), log_weights.new_tensor(within))
     return _bounded(torch.where(over, leaked, truncated), over & (leak < 1), segments)
@@ -122,7 +122,7 @@ def mask_outside(
         ValueError: Bounds that are none; another shape.
     """
     low, high = _log_band(minimum, maximum)
-    log_weights = segments.read("log_weights", log_weights)
+    log_weights = segments.as_float64("log_weights", log_weights)
     return reject(log_weights, (log_weights >= low) & (log_weights <= high), segments)
 
 
@@ -150,9 +150,9 @@ def power_mean(
     """
     if not exponent < 0:
         raise ValueError(f"exponent must be negative, or the mean is not bounded, got {exponent}")
-    log_weights = segments.read("log_weights", log_weights)
+    log_weights = segments.as_float64("log_weights", log_weights)
     if isinstance(share, Tensor):
-        share = segments.read("share", share).detach()
+        share = segments.as_float64("share", share).detach()
     else:
         contracts.between("share", share, 0, 1)
         share = torch.full_like(log_weights, share)
@@ -186,7 +186,9 @@ def excess(log_weights: Tensor, segments: Segments, *, maximum: float) -> Bounde
     """
     contracts.positive("maximum", maximum)
     rows = log_weights.dim() == 2
-    log_weights = (segments.read_rows if rows else segments.read)("log_weights", log_weights)
+    log_weights = (segments.rows_as_float64 if rows else segments.as_float64)(
+        "log_weights", log_weights
+    )
     inside = segments.inside.unsqueeze(1).expand_as(log_weights) if rows else segments.inside
     over = inside & (log_weights > math.log(maximum))
     below = torch.where(over, math.log(maximum) - log_weights, -1.0)
@@ -228,7 +230,7 @@ def reject(log_weights: Tensor, kept: Tensor, segments: Segments) -> Bounded:
     """
     contracts.vector("kept", kept, segments.size, "position")
     contracts.boolean("kept", kept)
-    log_weights = segments.read("log_weights", log_weights)
+    log_weights = segments.as_float64("log_weights", log_weights)
     rejected = segments.inside & ~kept
     return _bounded(log_weights.masked_fill(rejected, -torch.inf), rejected, segments)
 
@@ -260,7 +262,7 @@ def veto(
         ValueError: Bounds that are none; another shape.
     """
     low, high = _log_band(minimum, maximum)
-    log_ratios = segments.read("log_ratios", log_ratios)
+    log_ratios = segments.as_float64("log_ratios", log_ratios)
     # Not `outside`, of which a NaN is neither side.
     believed = (log_ratios >= low) & (log_ratios <= high)
     vetoed = segments.total((~believed).double()) > 0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reweigh import contracts
-from reweigh.core.ratios import read_log_prob, refuse
+from reweigh.core.ratios import checked_log_prob, refuse
 from reweigh.core.scan import prefix_sum
 from reweigh.core.segments import Segments
 
@@ -135,7 +135,7 @@ def balance_heuristic(
             action that no source takes.
     """
     segments.require_whole("balance_heuristic")
-    target = prefix_sum(read_log_prob("log_prob_target", log_prob_target, segments), segments)
+    target = prefix_sum(checked_log_prob("log_prob_target", log_prob_target, segments), segments)
     sources = [prefix_sum(source, segments) for source in _read_sources(log_prob_sources, segments)]
     mixed = segments.fill(_log_mix(torch.stack(sources), proportions))
     refuse("the log-probability under every source", mixed, mixed == -torch.inf, segments)
@@ -279,7 +279,7 @@ def _log_mix(log_probs: Tensor, proportions: Tensor) -> Tensor:
 def _read_sources(log_prob_sources: Tensor, segments: Segments) -> Tensor:
     return torch.stack(
         [
-            read_log_prob(f"log_prob_sources[{j}]", source, segments)
+            checked_log_prob(f"log_prob_sources[{j}]", source, segments)
             for j, source in enumerate(log_prob_sources.detach())
         ]
     )

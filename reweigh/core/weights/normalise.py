@@ -151,7 +151,7 @@ def self_normalise_groups(
     log_mean = sums.log_sum - sums.episodes.clamp(min=1).log().unsqueeze(1)
     # If every weight of a time is 0, they stay 0 instead of 0/0.
     log_mean = torch.where(log_mean == -torch.inf, 0.0, log_mean)
-    log_weights = segments.read("log_weights", log_weights)
+    log_weights = segments.as_float64("log_weights", log_weights)
     return segments.fill(log_weights - log_mean[group[segments.episode], segments.time])
 
 
@@ -173,7 +173,7 @@ def log_sum_by_time(log_weights: Tensor, segments: Segments) -> Tensor:
 
 def _log_sums(log_weights: Tensor, group: Tensor, segments: Segments, groups: int) -> LogSums:
     segments.require_whole("self-normalisation")
-    log_weights = segments.read("log_weights", log_weights)
+    log_weights = segments.as_float64("log_weights", log_weights)
     times = segments.most_steps
     alive = _log_sum_by_cell(
         log_weights.masked_fill(~segments.inside, -torch.inf),

@@ -146,7 +146,7 @@ def smooth_trajectory(log_weights: Tensor, segments: Segments) -> Smoothed:
     Raises:
         ValueError: Another shape.
     """
-    last = segments.last(segments.read("log_weights", log_weights))
+    last = segments.last(segments.as_float64("log_weights", log_weights))
     smooth = pareto_smooth(last)
     return _spread(smooth, smooth.log_weights[segments.episode], last[segments.episode], segments)
 
@@ -169,7 +169,7 @@ def smooth_by_time(log_weights: Tensor, segments: Segments) -> Smoothed:
         ValueError: Another shape; fragments.
     """
     segments.require_whole("smooth_by_time")
-    log_weights = segments.read("log_weights", log_weights)
+    log_weights = segments.as_float64("log_weights", log_weights)
     times, count = segments.most_steps, len(segments)
     cell = segments.time * count + segments.episode
     alive = log_weights.new_zeros(times * count).index_add(0, cell, log_weights.detach())

@@ -20,7 +20,7 @@ def step(log_ratios: Tensor, segments: Segments) -> Tensor:
     the TRPO, PPO and IMPALA surrogates. Its variance does not grow with the horizon.
     """
     contracts.precise("log_ratios", log_ratios)
-    return segments.read("log_ratios", log_ratios)
+    return segments.as_float64("log_ratios", log_ratios)
 
 
 def prefix(
@@ -192,7 +192,7 @@ def state_marginal(
     Raises:
         ValueError: Another shape; a window below 1.
     """
-    log_state_ratios = segments.read("log_state_ratios", log_state_ratios)
+    log_state_ratios = segments.as_float64("log_state_ratios", log_state_ratios)
     back = segments.age.clamp(max=steps - 1)
     rank = torch.arange(back.numel(), device=back.device)
     begins = torch.zeros_like(log_state_ratios).index_copy(
@@ -203,7 +203,7 @@ def state_marginal(
 
 def _start(segments: Segments, log_weight_start: Tensor | None) -> Tensor:
     if log_weight_start is not None:
-        return segments.read_episodes("log_weight_start", log_weight_start)
+        return segments.episodes_as_float64("log_weight_start", log_weight_start)
     if segments.has_fragments:
         raise ValueError(
             "log_weight_start is needed: some episodes start after time 0, and their weight begins "
