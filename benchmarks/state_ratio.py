@@ -302,7 +302,9 @@ def with_doubly_robust(x: Sampled, log_m: Tensor, q: Tensor) -> Tensor:
     weight = rw.weights.state_marginal(x.ratios, log_m, x.segments).exp()
     v = values(x, q)[x.segments.time, x.states]
     taken = q[x.segments.time, x.states, x.actions]
-    robust = rw.returns.doubly_robust(x.rewards, x.ratios, v, taken, x.segments, discount=DISCOUNT)
+    robust = rw.returns.doubly_robust_values(
+        x.rewards, x.ratios, v, taken, x.segments, discount=DISCOUNT
+    )
     advantages = taken + robust.residuals - v
     return rw.surrogates.weighted_log_prob(x.log_prob, weight, advantages, x.segments)
 
@@ -321,7 +323,9 @@ def doubly_robust(x: Sampled) -> Tensor:
     q = x.q_by_time
     taken = q[x.segments.time, x.states, x.actions]
     v = values(x, q)[x.segments.time, x.states]
-    robust = rw.returns.doubly_robust(x.rewards, x.ratios, v, taken, x.segments, discount=DISCOUNT)
+    robust = rw.returns.doubly_robust_values(
+        x.rewards, x.ratios, v, taken, x.segments, discount=DISCOUNT
+    )
     from_start = rw.returns.discount_from_start(x.segments, discount=DISCOUNT)
     inclusive = from_start * rw.weights.prefix(x.ratios, x.segments).exp()
     exclusive = from_start * rw.weights.exclusive_prefix(x.ratios, x.segments).exp()
@@ -336,7 +340,9 @@ def product(weigh: Callable) -> Callable[[Sampled], Tensor]:
 
     def objective(x: Sampled) -> Tensor:
         log_weights = weigh(x.ratios, x.segments)
-        returns = rw.returns.per_decision(x.rewards, log_weights, x.segments, discount=DISCOUNT)
+        returns = rw.returns.weighted_reward_to_go(
+            x.rewards, log_weights, x.segments, discount=DISCOUNT
+        )
         from_start = rw.returns.discount_from_start(x.segments, discount=DISCOUNT)
         return rw.surrogates.weighted_log_prob(x.log_prob, from_start, returns, x.segments)
 

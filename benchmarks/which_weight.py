@@ -310,7 +310,7 @@ def action_value(e: Everything) -> Tensor:
 def per_decision(log_weights: Objective, rewards: Objective = lambda e: e.rewards) -> Objective:
     return weighted(
         one,
-        lambda e: rw.returns.per_decision(
+        lambda e: rw.returns.weighted_reward_to_go(
             rewards(e), log_weights(e), e.segments, discount=DISCOUNT
         ),
     )

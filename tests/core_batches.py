@@ -194,7 +194,7 @@ PER_STEP = {
     "reward_to_go": lambda b: returns.reward_to_go(
         b.rewards, b.segments, discount=0.9, bootstrap=b.bootstrap
     ),
-    "per_decision": lambda b: returns.per_decision(
+    "per_decision": lambda b: returns.weighted_reward_to_go(
         b.rewards, b.prefix, b.segments, discount=0.9, bootstrap=b.bootstrap
     ),
     "finite_horizon": lambda b: ratio_of(b, marginal.finite_horizon),
@@ -389,7 +389,7 @@ def critic(b: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def doubly_robust(b: Batch) -> returns.DoublyRobust:
-    return returns.doubly_robust(
+    return returns.doubly_robust_values(
         b.rewards,
         b.ratios,
         b.values,

@@ -116,7 +116,7 @@ def test_with_state_values_for_action_values_it_is_the_lambda_return():
 
 def test_importance_sampling_is_doubly_robust():
     b = ragged([5, 3], 2)
-    residuals = returns.doubly_robust(
+    residuals = returns.doubly_robust_values(
         b.rewards,
         b.ratios,
         b.values,

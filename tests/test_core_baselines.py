@@ -134,7 +134,7 @@ def logged(weight):
 
 def per_decision(log_ratios, rewards, segments):
     prefix = weights.prefix(log_ratios, segments)
-    return returns.per_decision(rewards, prefix, segments, discount=GAMMA), prefix
+    return returns.weighted_reward_to_go(rewards, prefix, segments, discount=GAMMA), prefix
 
 
 def above_others(terms):

@@ -110,7 +110,7 @@ def test_the_targets_reward_to_go_is_its_recurrence():
             g = b.rewards[t] + 0.9 * b.ratios[t + 1].exp() * g
             close(found[t], g)
     plain = returns.target_reward_to_go(b.rewards, b.ratios, b.segments, discount=0.9)
-    per_decision = returns.per_decision(b.rewards, b.prefix, b.segments, discount=0.9)
+    per_decision = returns.weighted_reward_to_go(b.rewards, b.prefix, b.segments, discount=0.9)
     close(b.prefix.exp() * plain, per_decision)
     logged = returns.target_reward_to_go(b.rewards, 0 * b.ratios, b.segments, discount=0.9)
     close(logged, returns.reward_to_go(b.rewards, b.segments, discount=0.9))
@@ -125,7 +125,7 @@ def test_the_targets_reward_to_go_is_differentiable():
 
 
 def pdis(x, log_prob):
-    per_decision = returns.per_decision(
+    per_decision = returns.weighted_reward_to_go(
         x.rewards, weights.prefix(x.ratios, x.segments), x.segments, discount=0.95
     )
     from_start = returns.discount_from_start(x.segments, discount=0.95)

@@ -255,7 +255,7 @@ def test_corrected_values_without_truncation_are_doubly_robust(lengths, seed):
     found = advantages.corrected_values(
         b.rewards, b.values, b.bootstrap, b.ratios, b.ratios, b.segments, discount=0.9
     )
-    want = returns.doubly_robust(
+    want = returns.doubly_robust_values(
         b.rewards,
         b.ratios,
         b.values,

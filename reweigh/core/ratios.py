@@ -26,9 +26,18 @@ def log_ratios(log_prob_target: Tensor, log_prob_behaviour: Tensor, segments: Se
         ValueError: Another shape; half precision; a NaN, `+inf`, or `-inf` under the behaviour.
     """
     target = checked_log_prob("log_prob_target", log_prob_target, segments)
+    return target - checked_behaviour(log_prob_behaviour, segments)
+
+
+def checked_behaviour(log_prob_behaviour: Tensor, segments: Segments) -> Tensor:
+    """The behaviour's log-probability `[S]` as float64, a constant.
+
+    Raises:
+        ValueError: Wrong shape; half precision; on the CPU, a value that is not finite.
+    """
     behaviour = checked_log_prob("log_prob_behaviour", log_prob_behaviour, segments).detach()
     refuse("log_prob_behaviour", behaviour, behaviour == -torch.inf, segments)
-    return target - behaviour
+    return behaviour
 
 
 def checked_log_prob(name: str, log_prob: Tensor, segments: Segments) -> Tensor:

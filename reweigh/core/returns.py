@@ -37,10 +37,12 @@ def reward_to_go(
         ValueError: Another shape; γ outside [0, 1].
     """
     unweighted = torch.zeros_like(segments.mask, dtype=torch.float64)
-    return per_decision(rewards, unweighted, segments, discount=discount, bootstrap=bootstrap)
+    return weighted_reward_to_go(
+        rewards, unweighted, segments, discount=discount, bootstrap=bootstrap
+    )
 
 
-def per_decision(
+def weighted_reward_to_go(
     rewards: Tensor,
     log_weights: Tensor,
     segments: Segments,
@@ -88,7 +90,7 @@ class DoublyRobust(NamedTuple):
     ratio of the step itself."""
 
 
-def doubly_robust(
+def doubly_robust_values(
     rewards: Tensor,
     log_ratios: Tensor,
     values: Tensor,
@@ -165,7 +167,7 @@ def target_reward_to_go(
         ValueError: Another shape; γ outside [0, 1].
     """
     nothing = torch.zeros_like(rewards, dtype=torch.float64)
-    robust = doubly_robust(
+    robust = doubly_robust_values(
         rewards,
         log_ratios,
         nothing,

@@ -92,6 +92,55 @@ class Segments:
         return cls.padded([mask.shape[1]] * len(mask), mask.shape[1], mask=mask.flatten())
 
     @classmethod
+    def from_cu_seqlens(cls, cu_seqlens: Tensor, *, size: int | None = None) -> Self:
+        """Episodes end to end by their cumulative lengths, as variable-length attention takes them.
+
+        Args:
+            cu_seqlens: `[N + 1]` integers, from 0: episode `i` is positions `cu_seqlens[i]` to
+                `cu_seqlens[i + 1] - 1`.
+            size: `S`; positions from `cu_seqlens[-1]` on are padding. Without it there is none.
+
+        Raises:
+            ValueError: Not integers, not from 0, falling, or beyond `size`.
+        """
+        bounds = contracts.counts("cu_seqlens", cu_seqlens).to(cu_seqlens.device)
+        if bounds.numel() < 2 or int(bounds[0]) != 0:
+            raise ValueError(
+                f"cu_seqlens must be cumulative lengths that begin with 0, got {bounds.tolist()}"
+            )
+        size = int(bounds[-1]) if size is None else size
+        mask = torch.ones(size, dtype=torch.bool, device=bounds.device)
+        return cls(bounds[:-1], bounds[1:], mask, torch.zeros_like(bounds[:-1]))
+
+    @classmethod
+    def from_episode_ids(cls, ids: Tensor) -> Self:
+        """Episodes as runs of one number; negative numbers are padding.
+
+        Args:
+            ids: `[S]` integers, or `[B, T]`, whose rows are laid end to end: an episode may go on
+                into the next row. Episodes are numbered in the order in which they lie.
+
+        Raises:
+            ValueError: Not integers; no episode; a number that comes again after another.
+        """
+        flat = ids.reshape(-1)
+        if flat.is_floating_point() or flat.dtype == torch.bool:
+            raise ValueError(f"episode ids must be integers, got {ids.dtype}")
+        begins = torch.ones_like(flat, dtype=torch.bool)
+        begins[1:] = flat[1:] != flat[:-1]
+        start = begins.nonzero().squeeze(1)
+        stop = torch.cat([start[1:], start.new_tensor([flat.numel()])])
+        is_episode = flat[start] >= 0
+        start, stop = start[is_episode], stop[is_episode]
+        number, count = flat[start].unique(return_counts=True)
+        if bool((count > 1).any()):
+            raise ValueError(
+                f"episode id {int(number[count > 1][0])} comes again after another: the steps of an "
+                "episode must lie together"
+            )
+        return cls(start, stop, flat >= 0, torch.zeros_like(start))
+
+    @classmethod
     def _build(cls, start, stop, size, mask, time_start) -> Self:
         every = torch.ones(size, dtype=torch.bool, device=start.device) if mask is None else mask
         contracts.vector("mask", every, size, "position")

@@ -1,51 +1,65 @@
 """Published estimators, each a composition of the stages in `reweigh.core`.
 
-Every recipe returns a scalar loss whose negative gradient is the estimate `ĝ` of its formula:
-`N` episodes sampled by `π_φ`, `ρ_t = π_θ(a_t|s_t) / π_φ(a_t|s_t)`, `w_t = Π_{k≤t} ρ_k`,
-`W = w_{T-1}`, `G_t = Σ_{t'≥t} γ^(t'-t) r_t'`, `score_t = ∇_θ log π_θ(a_t|s_t)`. What is said of its
-expectation is exact and is checked by enumerating every trajectory of three small problems
-(`reweigh verify`). "Second moment" is that of the weight, as the horizon `T` grows.
+A recipe is a value: called with a `Sample` it gives the loss, and it declares what its gradient is
+in expectation (`recipe.expectation`), which `reweigh verify` checks by enumerating every trajectory
+of small problems. Notation: `N` episodes sampled by `π_φ`, `ρ_t = π_θ(a_t|s_t) / π_φ(a_t|s_t)`,
+`w_t = Π_{k≤t} ρ_k`, `W = w_{T-1}`, `G_t = Σ_{t'≥t} γ^(t'-t) r_t'`, `score_t = ∇_θ log π_θ(a_t|s_t)`.
+"Second moment" is that of the weight, as the horizon `T` grows.
 
-    exact          reinforce, step, seed, per_decision, trajectory, state_marginal
-    mixtures       balance_heuristic, power_mean: several behaviour policies
-    actor_critic   impala, retrace, acer, doubly_robust: a learned critic
+    values         behaviour, importance_sampling, per_decision, doubly_robust, balance_heuristic,
+                   the self-normalised (`weighted_`) ones, truncated_..., pareto_smoothed
+    scores         reinforce, step, behaviour_continuation, trajectory, state_marginal, power_mean
+    actor_critic   impala, retrace, acer: a learned critic
     trust_region   trpo, ppo, geppo, pois, awr: near a policy that is known
-    groups         grpo, dr_grpo, dapo, rloo, gspo, cispo: the answers to one prompt compared
-    mismatch       tis, icepop, decoupled_ppo, topr: a sampler that is not the trainer
+    groups         grpo, dr_grpo, dapo, rloo, gspo, cispo, topr: the answers to one prompt compared
+    mismatch       tis, icepop, decoupled_ppo: a sampler that is not the trainer
 
-`divisor` is what the sum over steps is divided by, in place of the number of episodes `N` unless
-another is named: the whole batch's, where the batch comes in parts (`core.reduce`).
+`ALL` has every recipe by its name, `rw.recipes.NAME` is one of them. `evaluate` asks every value
+recipe that a log has the inputs for, and `learn` can maximise it. `truncated(recipe, maximum=...)`
+bounds the weights of one that reads prefix weights. To change another part, write the recipe's few
+lines anew with `@gradient(...)` or `@value(...)` and other parts.
 
-To change a part (truncate the weights, drop `γ^t`, add a baseline), write the recipe's few lines
-anew with other parts. All of them raise a `ValueError` for a wrong shape, a half-precision
-log-probability or a knob out of range, and those with prefix or trajectory weights for fragments,
-which need `log_weight_start` (see `core.weights.prefix`).
+All of them raise a `ValueError` for a wrong shape or a knob out of range, and those with prefix or
+trajectory weights for fragments, which need `log_weight_start` (see `core.weights.prefix`).
 """
 
-from reweigh.recipes.actor_critic import acer as acer
-from reweigh.recipes.actor_critic import doubly_robust as doubly_robust
-from reweigh.recipes.actor_critic import impala as impala
-from reweigh.recipes.actor_critic import retrace as retrace
-from reweigh.recipes.exact import per_decision as per_decision
-from reweigh.recipes.exact import reinforce as reinforce
-from reweigh.recipes.exact import seed as seed
-from reweigh.recipes.exact import state_marginal as state_marginal
-from reweigh.recipes.exact import step as step
-from reweigh.recipes.exact import trajectory as trajectory
-from reweigh.recipes.groups import cispo as cispo
-from reweigh.recipes.groups import dapo as dapo
-from reweigh.recipes.groups import dr_grpo as dr_grpo
-from reweigh.recipes.groups import grpo as grpo
-from reweigh.recipes.groups import gspo as gspo
-from reweigh.recipes.groups import rloo as rloo
-from reweigh.recipes.mismatch import decoupled_ppo as decoupled_ppo
-from reweigh.recipes.mismatch import icepop as icepop
-from reweigh.recipes.mismatch import tis as tis
-from reweigh.recipes.mismatch import topr as topr
-from reweigh.recipes.mixtures import balance_heuristic as balance_heuristic
-from reweigh.recipes.mixtures import power_mean as power_mean
-from reweigh.recipes.trust_region import awr as awr
-from reweigh.recipes.trust_region import geppo as geppo
-from reweigh.recipes.trust_region import pois as pois
-from reweigh.recipes.trust_region import ppo as ppo
-from reweigh.recipes.trust_region import trpo as trpo
+from reweigh.recipes import actor_critic, groups, mismatch, scores, trust_region, values
+from reweigh.recipes.actor_critic import expected_value as expected_value
+from reweigh.recipes.composing import truncated as truncated
+from reweigh.recipes.composing import weighted_score as weighted_score
+from reweigh.recipes.expectation import BIASED as BIASED
+from reweigh.recipes.expectation import CONSISTENT as CONSISTENT
+from reweigh.recipes.expectation import UNBIASED as UNBIASED
+from reweigh.recipes.expectation import Expectation as Expectation
+from reweigh.recipes.expectation import Gradient as Gradient
+from reweigh.recipes.expectation import Identity as Identity
+from reweigh.recipes.groups import Grouped as Grouped
+from reweigh.recipes.recipe import GradientRecipe as GradientRecipe
+from reweigh.recipes.recipe import Recipe as Recipe
+from reweigh.recipes.recipe import ValueRecipe as ValueRecipe
+from reweigh.recipes.recipe import gradient as gradient
+from reweigh.recipes.recipe import value as value
+from reweigh.recipes.trust_region import policy_weights as policy_weights
+
+ALL: dict[str, Recipe] = {
+    recipe.name: recipe
+    for module in (values, scores, actor_critic, trust_region, groups, mismatch)
+    for recipe in vars(module).values()
+    if isinstance(recipe, Recipe)
+}
+"""Every recipe by its name: what `verify`, `evaluate` and `learn` go over."""
+
+VALUES: dict[str, ValueRecipe] = {
+    name: recipe for name, recipe in ALL.items() if isinstance(recipe, ValueRecipe)
+}
+"""Those that estimate a value."""
+
+
+def __getattr__(name: str) -> Recipe:
+    if name not in ALL:
+        raise AttributeError(f"module 'reweigh.recipes' has no attribute {name!r}")
+    return ALL[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *ALL})

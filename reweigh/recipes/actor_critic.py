@@ -1,27 +1,24 @@
-"""Estimators with a learned critic."""
+"""Estimators with a learned critic. `bootstrap` `[N]` is the value after each episode's last step:
+0 where it terminated.
+"""
 
 import torch
 from torch import Tensor
 
 from reweigh import contracts
-from reweigh.core import advantages as adv
-from reweigh.core import returns, surrogates, weights
-from reweigh.core.ratios import log_ratios
-from reweigh.core.reduce import loss
-from reweigh.core.segments import Segments
+from reweigh.core import advantages, surrogates, weights
+from reweigh.core.sample import Sample
+from reweigh.recipes.composing import weighted_score
+from reweigh.recipes.expectation import BEHAVIOUR, BIASED, TARGET, Expectation, Gradient
+from reweigh.recipes.recipe import gradient
+
+OFF_PAC = Expectation(Gradient(BEHAVIOUR, TARGET, discounted=False))
+USUAL = Expectation(Gradient(TARGET, TARGET, discounted=False))
+"""The policy gradient without `γ^t`, as is usual in deep RL."""
 
 
-def impala(
-    log_prob_target: Tensor,
-    log_prob_behaviour: Tensor,
-    rewards: Tensor,
-    values: Tensor,
-    bootstrap: Tensor,
-    segments: Segments,
-    *,
-    discount: float,
-    divisor: float | Tensor | None = None,
-) -> Tensor:
+@gradient(BIASED, on_policy=USUAL)
+def impala(sample: Sample, values: Tensor, bootstrap: Tensor) -> Tensor:
     """IMPALA: `ĝ = (1/N) Σ_i Σ_t min(1, ρ_t) (r_t + γ v_{t+1} - V_t) score_t`.
 
     Espeholt et al. 2018, section 4.2, with `v` the V-trace target and all thresholds at 1; without
@@ -30,37 +27,32 @@ def impala(
     The critic regresses on `core.advantages.vtrace(...).targets`.
 
     Args:
-        log_prob_target: `[S]`, differentiated.
-        log_prob_behaviour: `[S]`.
-        rewards: `[S]`.
+        sample: The steps.
         values: `[S]`, `V(s_t)`; a constant here.
-        bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
-        divisor: Instead of `N`.
+        bootstrap: `[N]`.
 
     Returns:
-        Scalar. With `φ = θ` the advantage is that of `gae` with λ = 1.
+        `[S]`. At `φ = θ` the advantage is that of `gae` with λ = 1.
     """
-    ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
-    trace = adv.vtrace(rewards, values, bootstrap, ratios, segments, discount=discount)
-    unit = torch.ones_like(trace.advantages)
-    objective = surrogates.weighted_log_prob(log_prob_target, unit, trace.advantages, segments)
-    return loss(objective, segments, divisor=divisor)
+    trace = advantages.vtrace(
+        sample.require_rewards(),
+        sample.steps("values", values),
+        bootstrap,
+        sample.log_ratios,
+        sample.segments,
+        discount=sample.discount,
+    )
+    return weighted_score(sample, 1.0, trace.advantages, discounted=False)
 
 
+@gradient(OFF_PAC)
 def retrace(
-    log_prob_target: Tensor,
-    log_prob_behaviour: Tensor,
-    rewards: Tensor,
+    sample: Sample,
     values: Tensor,
     action_values: Tensor,
     bootstrap: Tensor,
-    segments: Segments,
     *,
-    discount: float,
     trace_lambda: float = 1.0,
-    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """Retrace actor-critic: `ĝ = (1/N) Σ_i Σ_t ρ_t (Q^ret_t - V(s_t)) score_t`.
 
@@ -72,49 +64,39 @@ def retrace(
     bounds them.
 
     Args:
-        log_prob_target: `[S]`, differentiated.
-        log_prob_behaviour: `[S]`.
-        rewards: `[S]`.
+        sample: The steps.
         values: `[S]`, `V(s_t) = E_{a~θ}[Q(s_t, a)]`; a constant here.
         action_values: `[S]`, `Q(s_t, a_t)`; a constant.
-        bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
+        bootstrap: `[N]`.
         trace_lambda: λ in [0, 1].
-        divisor: Instead of `N`.
 
     Returns:
-        Scalar. With `Q = V` and `φ = θ` the advantage is that of `gae` with the same λ.
+        `[S]`. With `Q = V` and `φ = θ` the advantage is that of `gae` with the same λ.
     """
-    ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
-    step = weights.step(ratios, segments).exp()
-    estimate = adv.retrace(
-        rewards,
+    values = sample.steps("values", values)
+    estimate = advantages.retrace(
+        sample.require_rewards(),
         values,
-        action_values,
+        sample.steps("action_values", action_values),
         bootstrap,
-        ratios,
-        segments,
-        discount=discount,
+        sample.log_ratios,
+        sample.segments,
+        discount=sample.discount,
         trace_lambda=trace_lambda,
     )
-    above = estimate - segments.as_float64("values", values)
-    objective = surrogates.weighted_log_prob(log_prob_target, step, above, segments)
-    return loss(objective, segments, divisor=divisor)
+    return weighted_score(sample, sample.log_ratios.exp(), estimate - values, discounted=False)
 
 
+@gradient(OFF_PAC)
 def acer(
+    sample: Sample,
     log_probs_target: Tensor,
     log_probs_behaviour: Tensor,
     actions: Tensor,
-    rewards: Tensor,
-    action_values: Tensor,
+    all_action_values: Tensor,
     bootstrap: Tensor,
-    segments: Segments,
     *,
-    discount: float,
     maximum: float = 10.0,
-    divisor: float | Tensor | None = None,
 ) -> Tensor:
     """ACER: truncated `ρ_t (Q^ret_t - V) score_t`, and over all actions what truncation cut off.
 
@@ -125,91 +107,57 @@ def acer(
     region of the paper (its section 3.3) acts on the gradient and is the optimiser's.
 
     Args:
+        sample: The steps.
         log_probs_target: `[S, A]`, of every action; differentiated.
         log_probs_behaviour: `[S, A]`.
         actions: `[S]` int64, taken.
-        rewards: `[S]`.
-        action_values: `[S, A]`, `Q(s_t, a)`; a constant.
-        bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
+        all_action_values: `[S, A]`, `Q(s_t, a)`; a constant.
+        bootstrap: `[N]`.
         maximum: `c`, above 0.
-        divisor: Instead of `N`.
 
     Returns:
-        Scalar. With an infinite maximum it is `retrace` with `V = Σ_a π_θ(a) Q(a)` and λ = 1.
+        `[S]`. With an infinite maximum it is `retrace` with `V = Σ_a π_θ(a) Q(a)` and λ = 1.
     """
-    target = _taken("log_probs_target", log_probs_target, actions, segments)
-    behaviour = _taken("log_probs_behaviour", log_probs_behaviour, actions, segments)
-    ratios = log_ratios(target, behaviour, segments)
-    q = _taken("action_values", action_values, actions, segments).detach()
-    v = _value(log_probs_target, action_values, segments)
-    estimate = adv.retrace(rewards, v, q, bootstrap, ratios, segments, discount=discount)
-    kept = weights.truncate(ratios, segments, maximum=maximum).log_weights.exp()
-    sampled = surrogates.weighted_log_prob(target, kept, estimate - v, segments)
+    segments = sample.segments
+    q = taken("all_action_values", all_action_values, actions, sample).detach()
+    v = expected_value(sample, log_probs_target, all_action_values).detach()
+    estimate = advantages.retrace(
+        sample.require_rewards(),
+        v,
+        q,
+        bootstrap,
+        sample.log_ratios,
+        segments,
+        discount=sample.discount,
+    )
+    kept = weights.truncate(sample.log_ratios, segments, maximum=maximum).log_weights.exp()
+    sampled = weighted_score(sample, kept, estimate - v, discounted=False)
     every = log_probs_target.detach() - log_probs_behaviour
     cut = weights.excess(every, segments, maximum=maximum).log_weights
-    above = weights.weigh(cut, action_values.detach() - v.unsqueeze(1))
-    corrected = surrogates.expected_value(log_probs_target, torch.ones_like(v), above, segments)
-    return loss(sampled + corrected, segments, divisor=divisor)
+    above = weights.weigh(cut, all_action_values.detach() - v.unsqueeze(1))
+    return sampled + expected_value(sample, log_probs_target, above)
 
 
-def doubly_robust(
-    log_probs_target: Tensor,
-    log_prob_behaviour: Tensor,
-    actions: Tensor,
-    rewards: Tensor,
-    action_values: Tensor,
-    segments: Segments,
-    *,
-    discount: float,
-    divisor: float | Tensor | None = None,
-) -> Tensor:
-    """Doubly robust: `ĝ = (1/N) Σ_i Σ_t γ^t (w_t residual_t score_t + w_{t-1} Σ_a Q̂ ∇π_θ(a|s_t))`.
+def expected_value(sample: Sample, log_probs: Tensor, all_action_values: Tensor) -> Tensor:
+    """`V̂_t = Σ_a π_θ(a|s_t) Q̂(s_t, a)`, `[S]`, differentiated in the policy.
 
-    Jiang and Li 2016 for the value, Huang and Jiang 2020 for the gradient, with the critic held
-    constant; discrete actions. The critic's gradient over all actions, and per-decision weights on
-    what it left unexplained. Unbiased for `∇J_γ(θ)`, for every critic that does not depend on the
-    data. Second moment: exponential in `T`, times the critic's error; a wrong critic can make it
-    worse than none. Use it with a good critic on short horizons.
+    The `values` of `doubly_robust` for a critic of discrete actions.
 
     Args:
-        log_probs_target: `[S, A]`, of every action; differentiated.
-        log_prob_behaviour: `[S]`, of the actions taken.
-        actions: `[S]` int64, taken.
-        rewards: `[S]`.
-        action_values: `[S, A]`, `Q̂(s_t, a)`; a constant.
-        segments: Where the episodes lie; whole episodes.
-        discount: γ in [0, 1].
-        divisor: Instead of `N`.
-
-    Returns:
-        Scalar. With a critic of 0 it is `per_decision`.
+        sample: The steps.
+        log_probs: `[S, A]`, of every action under the target.
+        all_action_values: `[S, A]`; a constant.
     """
-    target = _taken("log_probs_target", log_probs_target, actions, segments)
-    ratios = log_ratios(target, log_prob_behaviour, segments).detach()
-    q = _taken("action_values", action_values, actions, segments).detach()
-    v = _value(log_probs_target, action_values, segments)
-    after = segments.next(v, torch.zeros(len(segments), dtype=v.dtype, device=v.device))
-    left = segments.as_float64("rewards", rewards) + discount * after - q
-    # w_t times the residual of `returns.doubly_robust`, either of which may overflow alone.
-    prefix = weights.prefix(ratios, segments)
-    continuation = returns.per_decision(left, prefix, segments, discount=discount)
-    from_start = returns.discount_from_start(segments, discount=discount)
-    before = from_start * weights.exclusive_prefix(ratios, segments).exp()
-    sampled = surrogates.weighted_log_prob(target, from_start, continuation, segments)
-    every = surrogates.expected_value(log_probs_target, before, action_values, segments)
-    return loss(sampled + every, segments, divisor=divisor)
+    unit = torch.ones_like(sample.segments.mask, dtype=torch.float64)
+    return surrogates.expected_value(log_probs, unit, all_action_values, sample.segments)
 
 
-def _taken(name: str, x: Tensor, actions: Tensor, segments: Segments) -> Tensor:
-    """Of numbers `[S, A]`, those of the actions taken, `[S]`."""
-    contracts.vector("actions", actions, segments.size, "position")
-    contracts.rows(name, x, segments.size)
-    return x.gather(1, segments.fill(actions).unsqueeze(1)).squeeze(1)
+def taken(name: str, x: Tensor, actions: Tensor, sample: Sample) -> Tensor:
+    """Of numbers `[S, A]`, those of the actions that were taken, `[S]`.
 
-
-def _value(log_probs: Tensor, action_values: Tensor, segments: Segments) -> Tensor:
-    """`Σ_a π(a|s_t) Q(s_t, a)`, `[S]`: a constant."""
-    unit = torch.ones_like(segments.mask, dtype=torch.float64)
-    return surrogates.expected_value(log_probs, unit, action_values, segments).detach()
+    Raises:
+        ValueError: Wrong shape.
+    """
+    contracts.vector("actions", actions, sample.segments.size, "position")
+    contracts.rows(name, x, sample.segments.size)
+    return x.gather(1, sample.segments.fill(actions).unsqueeze(1)).squeeze(1)

@@ -6,11 +6,15 @@ of each, and what every estimator gives on the batch and in expectation.
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from reweigh.verify import problem as exact
 
 T = TypeVar("T")
 
@@ -115,6 +119,23 @@ class Problem:
     """Action values under `theta` and `phi`, and a wrong `critic`; `[horizon, states, actions]`."""
     occupancy: dict[str, Tensor]
     """`[horizon, states]`: probability of being in a state at a time, under `theta` and `phi`."""
+
+    @cached_property
+    def exact(self) -> exact.Problem:
+        """The same process in NumPy: the independent path to values and gradients."""
+        return exact.Problem(
+            name=self.name,
+            horizon=self.horizon,
+            discount=self.discount,
+            initial=self.initial.numpy(),
+            transition=self.transition.numpy(),
+            reward=self.reward.numpy(),
+            terminal=np.array(self.terminal),
+        )
+
+    def table(self, policy: str) -> np.ndarray:
+        """Logits `[states, actions]` of a policy, in NumPy."""
+        return self.logits[policy].detach().numpy()
 
     @property
     def states(self) -> int:

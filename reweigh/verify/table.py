@@ -9,31 +9,48 @@ from rich.text import Text
 
 from reweigh.verify.check import TOLERANCE, Row
 
-_QUANTITIES = ("value", "gradient", "coefficients", "expectation")
+RECIPE = ("expectation", "on-policy", "value", "identity", "formula")
+GOLDEN = ("value", "gradient", "coefficients", "expectation")
 
 
 def print_table(rows: list[Row], console: Console) -> None:
-    """Prints a line for each row, under its problem, and a sentence that sums them up."""
-    table = Table(box=None, header_style="bold")
-    table.add_column("relative error of", no_wrap=True)
-    for quantity in _QUANTITIES:
-        table.add_column(quantity, justify="right", no_wrap=True)
-    table.add_column("unbiased for")
-    for problem, members in groupby(rows, key=attrgetter("problem")):
-        table.add_row(Text(problem, style="bold"))
-        for row in members:
-            cells = [_cell(row.errors.get(quantity)) for quantity in _QUANTITIES]
-            target = Text(row.target) if row.built else Text("not built", style="dim")
-            table.add_row(f"  {row.estimator}", *cells, target)
-    console.print(table)
+    """Prints a line for each recipe and golden estimator, and a sentence that sums them up."""
+    recipes = [row for row in rows if row.is_recipe]
+    if recipes:
+        _print(recipes, "recipe, relative error of", RECIPE, "declared expectation", console)
+        console.print()
+    golden = [row for row in rows if not row.is_recipe]
+    _print(golden, "golden estimator, relative error of", GOLDEN, "expectation", console)
     built = [row for row in rows if row.built]
     failed = [row for row in built if not row.passed]
     worst = max((max(row.errors.values()) for row in built), default=0.0)
     console.print(
-        f"{len(built)} checks, {len(failed)} beyond a relative error of {TOLERANCE:g}, "
-        f"worst {worst:.0e}; {len(rows) - len(built)} not built.",
+        f"{len(built)} checks, {len(failed)} failed (tolerance {TOLERANCE:g}, worst error "
+        f"{worst:.0e}); {len(rows) - len(built)} not built.",
         style="bold red" if failed else "bold green",
     )
+    for row in failed:
+        words = [f"{k} off by {e:.1e}" for k, e in row.errors.items() if e > TOLERANCE]
+        words += [f"{x}, which is not declared" for x in row.undeclared]
+        console.print(f"  {row.problem}, {row.estimator}: {'; '.join(words)}", style="red")
+
+
+def _print(
+    rows: list[Row], title: str, quantities: tuple[str, ...], declared: str, console: Console
+) -> None:
+    table = Table(box=None, header_style="bold")
+    table.add_column(title, no_wrap=True)
+    for quantity in quantities:
+        table.add_column(quantity, justify="right", no_wrap=True)
+    table.add_column(declared)
+    for problem, members in groupby(rows, key=attrgetter("problem")):
+        table.add_row(Text(problem, style="bold"))
+        for row in members:
+            cells = [_cell(row.errors.get(quantity)) for quantity in quantities]
+            words = Text(row.declared) if row.built else Text("not built", style="dim")
+            style = "" if row.passed else "bold red"
+            table.add_row(Text(f"  {row.estimator}", style=style), *cells, words)
+    console.print(table)
 
 
 def _cell(error: float | None) -> Text:

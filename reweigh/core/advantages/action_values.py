@@ -52,7 +52,7 @@ def corrected_action_values(
     contracts.between("trace_lambda", trace_lambda, 0, 1)
     log_lambda = math.log(trace_lambda) if trace_lambda > 0 else -math.inf
     log_c = segments.fill(segments.as_float64("log_c", log_c) + log_lambda)
-    residuals = returns.doubly_robust(
+    residuals = returns.doubly_robust_values(
         rewards,
         log_c,
         values,

@@ -1,0 +1,217 @@
+"""Published formulas of biased estimators, written out in loops: the independent path.
+
+An estimator that equals no exact gradient is held to its paper instead: on a logged batch, to the
+coefficient `c_t` of each step's score in `ĝ = Σ_i Σ_t c_t score_t`. Everything here is Python
+numbers; nothing is shared with the recipes.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reweigh.verify.cases import Case
+
+CLIP = 0.2
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An episode in plain numbers, one for each step."""
+
+    target: list[float]
+    behaviour: list[float]
+    proximal: list[float]
+    advantages: list[float]
+    rewards: list[float]
+    values: list[float]
+    total: float
+    """The return."""
+
+    @property
+    def ratios(self) -> list[float]:
+        """`ρ_t`."""
+        return [math.exp(a - b) for a, b in zip(self.target, self.behaviour, strict=True)]
+
+
+Formula = Callable[[list[Answer], float], list[list[float]]]
+"""From the episodes of a batch and the discount to the coefficients of each episode's steps."""
+
+
+def answers(case: Case) -> list[Answer]:
+    """The episodes of a case in plain numbers."""
+    behaviour = case.sample.log_prob_behaviour
+    assert behaviour is not None
+    columns = [
+        x.detach().tolist()
+        for x in (
+            *(case.sample.log_prob_target, behaviour, case.log_prob_proximal),
+            *(case.advantages, case.sample.require_rewards(), case.values),
+        )
+    ]
+    totals, rows = case.sample.returns.tolist(), []
+    for episode in range(len(case.sample)):
+        first, last = int(case.segments.start[episode]), int(case.segments.stop[episode])
+        existing = [i for i in range(first, last) if bool(case.segments.inside[i])]
+        rows.append(Answer(*([x[i] for i in existing] for x in columns), totals[episode]))
+    return rows
+
+
+def _clipped(ratio: float, advantage: float, centre: float, low: float, high: float) -> float:
+    """`∂/∂log ρ` of `min(ρ A, clip(ρ, c - low, c + high) A)`."""
+    if (advantage > 0 and ratio > centre + high) or (advantage < 0 and ratio < centre - low):
+        return 0.0
+    return ratio * advantage
+
+
+def _ppo(batch: list[Answer], discount: float) -> list[list[float]]:
+    return [
+        [
+            _clipped(r, a, 1.0, CLIP, CLIP) / len(batch)
+            for r, a in zip(x.ratios, x.advantages, strict=True)
+        ]
+        for x in batch
+    ]
+
+
+def _geppo(batch: list[Answer], discount: float) -> list[list[float]]:
+    rows = []
+    for x in batch:
+        centres = [math.exp(p - b) for p, b in zip(x.proximal, x.behaviour, strict=True)]
+        steps = zip(x.ratios, x.advantages, centres, strict=True)
+        rows.append([_clipped(r, a, c, CLIP, CLIP) / len(batch) for r, a, c in steps])
+    return rows
+
+
+def _awr(batch: list[Answer], discount: float) -> list[list[float]]:
+    return [[min(math.exp(a), 20.0) / len(batch) for a in x.advantages] for x in batch]
+
+
+def _impala(batch: list[Answer], discount: float) -> list[list[float]]:
+    rows = []
+    for x in batch:
+        row, target_after, value_after = [0.0] * len(x.rewards), 0.0, 0.0
+        for t in reversed(range(len(x.rewards))):
+            rho = min(1.0, x.ratios[t])
+            row[t] = rho * (x.rewards[t] + discount * target_after - x.values[t]) / len(batch)
+            delta = rho * (x.rewards[t] + discount * value_after - x.values[t])
+            target = x.values[t] + delta + discount * rho * (target_after - value_after)
+            target_after, value_after = target, x.values[t]
+        rows.append(row)
+    return rows
+
+
+def _truncated(batch: list[Answer], discount: float) -> list[list[float]]:
+    rows = []
+    for x in batch:
+        weight = min(10.0, math.prod(x.ratios))
+        rows.append([weight * x.total / len(batch)] * len(x.rewards))
+    return rows
+
+
+def _pairs(batch: list[Answer]) -> list[tuple[Answer, Answer]]:
+    """Every answer with the other one of its group, which are neighbours."""
+    return [(batch[i], batch[i + 1 - 2 * (i % 2)]) for i in range(len(batch))]
+
+
+def _relative(answer: Answer, other: Answer) -> float:
+    """`(R_i - mean) / (std + 1e-6)` in a group of two; the deviation has the divisor 1."""
+    difference = answer.total - other.total
+    return difference / 2 / (abs(difference) / math.sqrt(2) + 1e-6)
+
+
+def _grpo(batch: list[Answer], discount: float) -> list[list[float]]:
+    rows = []
+    for x, other in _pairs(batch):
+        scale = len(batch) * len(x.rewards)
+        a = _relative(x, other)
+        rows.append([_clipped(r, a, 1.0, CLIP, CLIP) / scale for r in x.ratios])
+    return rows
+
+
+def _dr_grpo(batch: list[Answer], discount: float) -> list[list[float]]:
+    return [
+        [_clipped(r, (x.total - y.total) / 2, 1.0, CLIP, CLIP) / len(batch) for r in x.ratios]
+        for x, y in _pairs(batch)
+    ]
+
+
+def _tokens(batch: list[Answer]) -> int:
+    return sum(len(x.rewards) for x in batch)
+
+
+def _dapo(batch: list[Answer], discount: float) -> list[list[float]]:
+    return [
+        [_clipped(r, _relative(x, y), 1.0, CLIP, 0.28) / _tokens(batch) for r in x.ratios]
+        for x, y in _pairs(batch)
+    ]
+
+
+def _gspo(batch: list[Answer], discount: float) -> list[list[float]]:
+    rows = []
+    for x, other in _pairs(batch):
+        length = len(x.rewards)
+        sequence = math.prod(x.ratios) ** (1 / length)
+        slope = _clipped(sequence, _relative(x, other), 1.0, 3e-4, 4e-4)
+        rows.append([slope / length / len(batch)] * length)
+    return rows
+
+
+def _cispo(batch: list[Answer], discount: float) -> list[list[float]]:
+    return [
+        [min(r, 1.28) * _relative(x, y) / _tokens(batch) for r in x.ratios]
+        for x, y in _pairs(batch)
+    ]
+
+
+def _rloo(batch: list[Answer], discount: float) -> list[list[float]]:
+    return [[(x.total - y.total) / len(batch)] * len(x.rewards) for x, y in _pairs(batch)]
+
+
+def _topr(batch: list[Answer], discount: float) -> list[list[float]]:
+    rows = []
+    for x, other in _pairs(batch):
+        advantage = x.total - other.total
+        taper = 1.0 if advantage >= 0 else min(1.0, math.prod(x.ratios))
+        rows.append([taper * advantage / len(batch)] * len(x.rewards))
+    return rows
+
+
+def _proximal(bound: Callable[[float], float]) -> Formula:
+    def formula(batch: list[Answer], discount: float) -> list[list[float]]:
+        rows = []
+        for x in batch:
+            steps = zip(x.target, x.proximal, x.behaviour, x.advantages, strict=True)
+            rows.append(
+                [
+                    bound(math.exp(p - b)) * _clipped(math.exp(t - p), a, 1.0, CLIP, CLIP)
+                    for t, p, b, a in steps
+                ]
+            )
+        return [[c / _tokens(batch) for c in row] for row in rows]
+
+    return formula
+
+
+FORMULAS: dict[str, Formula] = {
+    "ppo": _ppo,
+    "geppo": _geppo,
+    "awr": _awr,
+    "impala": _impala,
+    "truncated_importance_sampling": _truncated,
+    "grpo": _grpo,
+    "dr_grpo": _dr_grpo,
+    "dapo": _dapo,
+    "gspo": _gspo,
+    "cispo": _cispo,
+    "rloo": _rloo,
+    "topr": _topr,
+    "tis": _proximal(lambda w: min(w, 2.0)),
+    "decoupled_ppo": _proximal(lambda w: w),
+    "icepop": _proximal(lambda w: w if 0.5 <= w <= 5.0 else 0.0),
+}
+"""By the recipe's name, at the default knobs; an answer's group is its neighbour."""
+
+KNOBS: dict[str, dict[str, float]] = {
+    "truncated_importance_sampling": {"lowest_return": -math.inf},
+}
+"""Knobs of a recipe that are not at their defaults there."""
