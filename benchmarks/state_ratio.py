@@ -209,16 +209,18 @@ def exact(x: Sampled) -> Tensor:
 
 
 def tabular(x: Sampled) -> Tensor:
-    return by_time(x, x.tabular.log_ratios)
+    return by_time(x, x.tabular.log_state_ratios)
 
 
 def tabular_by_time(x: Sampled) -> Tensor:
-    return by_time(x, marginal.finite_horizon_by_time(x.visits, x.ratios, x.segments).log_ratios)
+    return by_time(
+        x, marginal.finite_horizon_by_time(x.visits, x.ratios, x.segments).log_state_ratios
+    )
 
 
 def linear(x: Sampled) -> Tensor:
     visits = marginal.Linear(*coarse(x), x.never)
-    return by_time(x, marginal.finite_horizon(visits, x.ratios, x.segments).log_ratios)
+    return by_time(x, marginal.finite_horizon(visits, x.ratios, x.segments).log_state_ratios)
 
 
 def coarse(x: Sampled) -> tuple[Tensor, Tensor]:
@@ -233,7 +235,7 @@ def coarse(x: Sampled) -> tuple[Tensor, Tensor]:
 
 
 def discounted(x: Sampled) -> Tensor:
-    return marginal.discounted(x.visits, x.ratios, x.segments, discount=DISCOUNT).log_ratios
+    return marginal.discounted(x.visits, x.ratios, x.segments, discount=DISCOUNT).log_state_ratios
 
 
 def kernel(x: Sampled) -> Tensor:
@@ -244,7 +246,7 @@ def kernel(x: Sampled) -> Tensor:
         x.segments,
         discount=DISCOUNT,
         generator=torch.Generator().manual_seed(x.seed),
-    ).log_ratios
+    ).log_state_ratios
 
 
 def classified(x: Sampled) -> Tensor:
@@ -302,7 +304,9 @@ def with_doubly_robust(x: Sampled, log_m: Tensor, q: Tensor) -> Tensor:
     weight = rw.weights.state_marginal(x.ratios, log_m, x.segments).exp()
     v = values(x, q)[x.segments.time, x.states]
     taken = q[x.segments.time, x.states, x.actions]
-    robust = rw.returns.doubly_robust(x.rewards, x.ratios, v, taken, x.segments, discount=DISCOUNT)
+    robust = rw.returns.doubly_robust_values(
+        x.rewards, x.ratios, v, taken, x.segments, discount=DISCOUNT
+    )
     advantages = taken + robust.residuals - v
     return rw.surrogates.weighted_log_prob(x.log_prob, weight, advantages, x.segments)
 
@@ -321,7 +325,9 @@ def doubly_robust(x: Sampled) -> Tensor:
     q = x.q_by_time
     taken = q[x.segments.time, x.states, x.actions]
     v = values(x, q)[x.segments.time, x.states]
-    robust = rw.returns.doubly_robust(x.rewards, x.ratios, v, taken, x.segments, discount=DISCOUNT)
+    robust = rw.returns.doubly_robust_values(
+        x.rewards, x.ratios, v, taken, x.segments, discount=DISCOUNT
+    )
     from_start = rw.returns.discount_from_start(x.segments, discount=DISCOUNT)
     inclusive = from_start * rw.weights.prefix(x.ratios, x.segments).exp()
     exclusive = from_start * rw.weights.exclusive_prefix(x.ratios, x.segments).exp()
@@ -336,7 +342,9 @@ def product(weigh: Callable) -> Callable[[Sampled], Tensor]:
 
     def objective(x: Sampled) -> Tensor:
         log_weights = weigh(x.ratios, x.segments)
-        returns = rw.returns.per_decision(x.rewards, log_weights, x.segments, discount=DISCOUNT)
+        returns = rw.returns.weighted_reward_to_go(
+            x.rewards, log_weights, x.segments, discount=DISCOUNT
+        )
         from_start = rw.returns.discount_from_start(x.segments, discount=DISCOUNT)
         return rw.surrogates.weighted_log_prob(x.log_prob, from_start, returns, x.segments)
 

@@ -310,7 +310,7 @@ def action_value(e: Everything) -> Tensor:
 def per_decision(log_weights: Objective, rewards: Objective = lambda e: e.rewards) -> Objective:
     return weighted(
         one,
-        lambda e: rw.returns.per_decision(
+        lambda e: rw.returns.weighted_reward_to_go(
             rewards(e), log_weights(e), e.segments, discount=DISCOUNT
         ),
     )
@@ -323,16 +323,15 @@ def state_marginal(e: Everything) -> Tensor:
 
 def vtrace(threshold: float) -> Objective:
     def advantages(e: Everything) -> Tensor:
+        bounded = rw.weights.truncate(e.ratios, e.segments, maximum=threshold).log_weights
         return rw.advantages.vtrace(
             e.rewards,
             e.here(e.values(e.problem.target).value),
             e.rewards.new_zeros(len(e.segments)),
-            e.ratios,
+            bounded,
+            bounded,
             e.segments,
             discount=DISCOUNT,
-            max_rho=threshold,
-            max_c=threshold,
-            max_rho_advantage=threshold,
         ).advantages
 
     return weighted(one, advantages)

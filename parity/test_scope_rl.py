@@ -79,11 +79,11 @@ def test_doubly_robust(agree, seed):
     sample = log.sample()
     q, v = torch.from_numpy(log.taken(log.q)), torch.from_numpy((log.target * log.q).sum(1))
     ratios = log_ratios(sample.log_prob_target, sample.log_prob_behaviour, sample.segments)
-    found = returns.doubly_robust(
+    found = returns.doubly_robust_values(
         sample.rewards, ratios, v, q, sample.segments, discount=DISCOUNT
     ).values[sample.segments.start]
     theirs = log.theirs(DoublyRobust, state_action_value_prediction=log.q)
-    agree("scope-rl", "`DoublyRobust`", "returns.doubly_robust(...)", found.mean(), theirs)
+    agree("scope-rl", "`DoublyRobust`", "returns.doubly_robust_values(...)", found.mean(), theirs)
 
 
 def test_400_steps_of_ten_actions(differ):

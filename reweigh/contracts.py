@@ -12,7 +12,7 @@ def vector(name: str, x: Tensor, length: int, unit: str) -> None:
     """Requires a tensor `[length]`, one number for each `unit` ("step" or "episode").
 
     Raises:
-        ValueError: Not a tensor, or another shape.
+        ValueError: Not a tensor, or wrong shape.
     """
     if not isinstance(x, Tensor):
         raise ValueError(
@@ -29,7 +29,7 @@ def rows(name: str, x: Tensor, length: int) -> None:
     """Requires a tensor `[length, A]`: a row of numbers, one for each action, at each position.
 
     Raises:
-        ValueError: Not a tensor, or another shape.
+        ValueError: Not a tensor, or wrong shape.
     """
     if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[0] != length:
         found = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
@@ -43,7 +43,7 @@ def integers(name: str, x: Tensor, count: int) -> None:
     """Requires int64 `[N]`.
 
     Raises:
-        ValueError: Another shape or dtype.
+        ValueError: Wrong shape or dtype.
     """
     vector(name, x, count, "episode")
     if x.dtype != torch_int64:
@@ -101,7 +101,7 @@ def counts(name: str, given: Tensor | Sequence[int]) -> Tensor:
     """Requires non-negative integers `[N]`, and returns them as int64.
 
     Raises:
-        ValueError: Another shape, a negative number or a fraction.
+        ValueError: Wrong shape, a negative number or a fraction.
     """
     x = as_tensor(given)
     # An empty list becomes a float tensor; it goes on to the error about having no episode.
@@ -158,7 +158,7 @@ def proportions(name: str, x: Tensor, count: int) -> None:
     """Requires the shares `[count]` of a mixture: none negative, 1 in all.
 
     Raises:
-        ValueError: Another shape, a negative share, or a sum other than 1.
+        ValueError: Wrong shape, a negative share, or a sum other than 1.
     """
     vector(name, x, count, "source")
     total = float(x.sum())

@@ -36,7 +36,7 @@ log_weights = rw.weights.truncate(log_weights, segments, maximum={maximum:.4g}).
 _FROM_START = """
 from_start = rw.returns.discount_from_start(segments, discount=discount)"""
 _PER_DECISION = f"""
-continuation = rw.returns.per_decision(rewards, log_weights, segments, discount=discount)\
+continuation = rw.returns.weighted_reward_to_go(rewards, log_weights, segments, discount=discount)\
 {_FROM_START}
 objective = rw.surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments)
 loss = rw.loss(objective, segments)"""
@@ -44,7 +44,7 @@ _DOUBLY_ROBUST = f"""
 taken = action_values.gather(1, actions.unsqueeze(1)).squeeze(1)
 values = (log_probs.exp() * action_values).sum(1)
 left = rewards + discount * segments.next(values, bootstrap) - taken
-continuation = rw.returns.per_decision(left, log_weights, segments, discount=discount)\
+continuation = rw.returns.weighted_reward_to_go(left, log_weights, segments, discount=discount)\
 {_FROM_START}
 sampled = rw.surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments)
 earlier = segments.previous(log_weights, log_weights.new_zeros(len(segments))).exp()

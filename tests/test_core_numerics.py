@@ -76,7 +76,7 @@ def test_half_precision_log_probs_are_refused_and_rewards_are_not(long_products)
         with pytest.raises(ValueError, match="changes importance weights by tens of percent"):
             log_ratios(ratios.to(half), torch.zeros(1000), segments)
     rewards = torch.ones(1000, dtype=torch.bfloat16)
-    found = returns.per_decision(rewards, 0 * ratios, segments, discount=1.0)
+    found = returns.weighted_reward_to_go(rewards, 0 * ratios, segments, discount=1.0)
     assert found.dtype == torch.float64 and found[0].item() == 1000.0
 
 
@@ -88,6 +88,6 @@ def test_a_million_steps_are_returned_and_normalised(long_products):
     normalised = weights.self_normalise(both, two).exp()
     close(normalised[:count] + normalised[count:], torch.full((count,), 2.0), 1e-9)
     truncated = weights.truncate(both, two, maximum=1.0).log_weights
-    found = returns.per_decision(torch.ones(2 * count), truncated, two, discount=1.0)
+    found = returns.weighted_reward_to_go(torch.ones(2 * count), truncated, two, discount=1.0)
     close(found[0], truncated[:count].exp().sum(), 1e-9)
     close(both[terms - 1], golden[terms], 1e-9)

@@ -38,7 +38,7 @@ def per_decision_by_definition(b, log_weights, discount):
 @given(lengths=ragged_lengths, seed=seeds)
 def test_returns_are_their_definition(lengths, seed):
     b = ragged(lengths, seed)
-    found = returns.per_decision(
+    found = returns.weighted_reward_to_go(
         b.rewards, b.prefix, b.segments, discount=0.9, bootstrap=b.bootstrap
     )
     close(found, per_decision_by_definition(b, b.prefix, 0.9), 1e-10)
@@ -78,7 +78,7 @@ def doubly_robust_by_definition(b, discount):
 
 
 def doubly_robust(b, log_ratios=None, *, discount=0.9, bootstrap=True):
-    return returns.doubly_robust(
+    return returns.doubly_robust_values(
         b.rewards,
         b.ratios if log_ratios is None else log_ratios,
         b.values,
@@ -108,22 +108,22 @@ def test_weighted_residuals_are_per_decision_returns_of_what_the_critic_misses(l
         advantages.one_step(b.rewards, b.values, b.bootstrap, b.segments, discount=0.9)
         - b.advantages
     )
-    want = returns.per_decision(differences, b.prefix, b.segments, discount=0.9)
+    want = returns.weighted_reward_to_go(differences, b.prefix, b.segments, discount=0.9)
     close(b.prefix.exp() * doubly_robust(b).residuals, want, 1e-9)
 
 
 def test_without_a_critic_doubly_robust_is_per_decision():
     b = ragged([4, 0, 3], 2)
     nothing = torch.zeros_like(b.rewards)
-    found = returns.doubly_robust(
+    found = returns.doubly_robust_values(
         b.rewards, b.ratios, nothing, nothing, b.segments, discount=0.9, bootstrap=b.bootstrap
     )
-    want = returns.per_decision(
+    want = returns.weighted_reward_to_go(
         b.rewards, b.prefix, b.segments, discount=0.9, bootstrap=b.bootstrap
     )
     close(b.prefix.exp() * found.residuals, want, 1e-11)
     close(found.values, b.ratios.exp() * found.residuals)
-    on_policy = returns.doubly_robust(
+    on_policy = returns.doubly_robust_values(
         b.rewards, nothing, nothing, nothing, b.segments, discount=0.9, bootstrap=b.bootstrap
     )
     want = returns.reward_to_go(b.rewards, b.segments, discount=0.9, bootstrap=b.bootstrap)
@@ -134,7 +134,7 @@ def test_a_critic_that_knows_everything_leaves_nothing():
     """Deterministic rewards, exact values: whatever the ratios, no noise at all."""
     b = ragged([5, 3], 4)
     exact = returns.reward_to_go(b.rewards, b.segments, discount=0.9, bootstrap=b.bootstrap)
-    found = returns.doubly_robust(
+    found = returns.doubly_robust_values(
         b.rewards, b.ratios, exact, exact, b.segments, discount=0.9, bootstrap=b.bootstrap
     )
     close(found.values, exact)
@@ -156,7 +156,7 @@ def test_doubly_robust_has_the_right_gradient(lengths):
     bootstrap = b.bootstrap.requires_grad_()
 
     def both(*x):
-        found = returns.doubly_robust(*x[:-1], b.segments, discount=0.9, bootstrap=x[-1])
+        found = returns.doubly_robust_values(*x[:-1], b.segments, discount=0.9, bootstrap=x[-1])
         return found.values, found.residuals
 
     assert torch.autograd.gradcheck(both, (*leaves, bootstrap))
@@ -176,7 +176,9 @@ def test_what_overflows_on_the_way_may_be_finite(log_ratios, value):
     log_ratios = torch.tensor(log_ratios, dtype=torch.float64, requires_grad=True)
     rewards = torch.ones(2, dtype=torch.float64, requires_grad=True)
     zero = torch.zeros(2)
-    found = returns.doubly_robust(rewards, log_ratios, zero, zero, segments, discount=0.9).values[0]
+    found = returns.doubly_robust_values(
+        rewards, log_ratios, zero, zero, segments, discount=0.9
+    ).values[0]
     close(found.detach(), value)
     gradients = torch.autograd.grad(found, (log_ratios, rewards))
     assert all(bool(g.isfinite().all()) for g in gradients)
@@ -191,9 +193,9 @@ def test_doubly_robust_over_a_hundred_thousand_steps():
     log_ratios = torch.randn(length, generator=g, dtype=torch.float64) * 0.1
     rewards = torch.randn(length, generator=g, dtype=torch.float64)
     zero = torch.zeros(length)
-    found = returns.doubly_robust(rewards, log_ratios, zero, zero, segments, discount=0.999)
+    found = returns.doubly_robust_values(rewards, log_ratios, zero, zero, segments, discount=0.999)
     prefix = weights.prefix(log_ratios, segments)
-    want = returns.per_decision(rewards, prefix, segments, discount=0.999)
+    want = returns.weighted_reward_to_go(rewards, prefix, segments, discount=0.999)
     close(found.values[0], want[0], 1e-9)
     assert bool(found.values.isfinite().all())
 
@@ -203,7 +205,22 @@ def test_a_weight_that_overflows_on_no_reward_is_nothing():
     ratios = torch.tensor([1e4, -1e4, 1e4, -1e4], dtype=torch.float64, requires_grad=True)
     rewards = torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
     prefix = weights.prefix(ratios, segments)
-    found = returns.per_decision(rewards, prefix, segments, discount=0.9)
+    found = returns.weighted_reward_to_go(rewards, prefix, segments, discount=0.9)
     torch.testing.assert_close(found.tolist(), [0.9 + 0.729, 1.81, 0.9, 1.0])
     gradients = torch.autograd.grad(found.sum(), (ratios, rewards))
     assert all(g.isfinite().all() for g in gradients)
+
+
+def test_without_a_discounted_future_ratios_that_overflow_do_not_matter():
+    segments = Segments.packed([2])
+    log_ratios = torch.tensor([0.0, 800.0], dtype=torch.float64, requires_grad=True)
+    ones, zero = torch.ones(2), torch.zeros(2)
+    found = returns.target_reward_to_go(ones, log_ratios, segments, discount=0.0)
+    assert found.tolist() == [1.0, 1.0]
+    robust = returns.doubly_robust_values(ones, log_ratios, zero, zero, segments, discount=0.0)
+    assert robust.residuals.tolist() == [1.0, 1.0]
+    assert robust.values.tolist() == [1.0, torch.inf]
+    gradient = torch.autograd.grad(robust.residuals.sum() + robust.values[0], log_ratios)[0]
+    assert gradient.tolist() == [1.0, 0.0]
+    found = returns.weighted_reward_to_go(ones, log_ratios, segments, discount=0.0)
+    assert found.tolist() == [1.0, torch.inf]

@@ -18,7 +18,7 @@ PER_DECISION = """
 log_ratios = rw.log_ratios(log_prob_target, log_prob_behaviour, segments)
 log_weights = rw.weights.prefix(log_ratios, segments)
 log_weights = rw.weights.truncate(log_weights, segments, maximum={maximum}).log_weights
-continuation = rw.returns.per_decision(rewards, log_weights, segments, discount=discount)
+continuation = rw.returns.weighted_reward_to_go(rewards, log_weights, segments, discount=discount)
 from_start = rw.returns.discount_from_start(segments, discount=discount)
 objective = rw.surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments)
 loss = rw.loss(objective, segments)"""

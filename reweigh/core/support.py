@@ -70,7 +70,7 @@ def log_probs(logits: Tensor, *, support: Tensor | None = None, temperature: flo
         exponentials sum to 1.
 
     Raises:
-        ValueError: Another shape of the support; a temperature that is not positive.
+        ValueError: Wrong shape of the support; a temperature that is not positive.
     """
     contracts.positive("temperature", temperature)
     scaled = (logits if logits.dtype == torch.float64 else logits.float()) / temperature

@@ -61,7 +61,7 @@ def doubly_robust(sample: Sample, *, critic: Critic = fitted_q, folds: int = 5) 
     logged(sample)
     log_ratios = sample.log_ratios  # missing ones are known before anything is fitted
     predicted = cross_fitted(critic, sample, folds=folds)
-    robust = returns.doubly_robust(
+    robust = returns.doubly_robust_values(
         sample.rewards,
         log_ratios,
         predicted.values,

@@ -43,7 +43,8 @@ def impala(
         Scalar. With `φ = θ` the advantage is that of `gae` with λ = 1.
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
-    trace = adv.vtrace(rewards, values, bootstrap, ratios, segments, discount=discount)
+    bounded = weights.truncate(ratios, segments, maximum=1.0).log_weights
+    trace = adv.vtrace(rewards, values, bootstrap, bounded, bounded, segments, discount=discount)
     unit = torch.ones_like(trace.advantages)
     objective = surrogates.weighted_log_prob(log_prob_target, unit, trace.advantages, segments)
     return loss(objective, segments, divisor=divisor)
@@ -192,9 +193,9 @@ def doubly_robust(
     v = _value(log_probs_target, action_values, segments)
     after = segments.next(v, torch.zeros(len(segments), dtype=v.dtype, device=v.device))
     left = segments.as_float64("rewards", rewards) + discount * after - q
-    # w_t times the residual of `returns.doubly_robust`, either of which may overflow alone.
+    # w_t times the residual of `returns.doubly_robust_values`, either of which may overflow alone.
     prefix = weights.prefix(ratios, segments)
-    continuation = returns.per_decision(left, prefix, segments, discount=discount)
+    continuation = returns.weighted_reward_to_go(left, prefix, segments, discount=discount)
     from_start = returns.discount_from_start(segments, discount=discount)
     before = from_start * weights.exclusive_prefix(ratios, segments).exp()
     sampled = surrogates.weighted_log_prob(target, from_start, continuation, segments)

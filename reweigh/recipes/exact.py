@@ -102,7 +102,7 @@ def per_decision(
     """
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     prefix = weights.prefix(ratios, segments)
-    continuation = returns.per_decision(rewards, prefix, segments, discount=discount)
+    continuation = returns.weighted_reward_to_go(rewards, prefix, segments, discount=discount)
     from_start = returns.discount_from_start(segments, discount=discount)
     objective = surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments)
     return loss(objective, segments, divisor=divisor)

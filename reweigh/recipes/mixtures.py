@@ -43,7 +43,7 @@ def balance_heuristic(
         Scalar. With one source it is `per_decision`.
     """
     prefix = weights.balance_heuristic(log_prob_target, log_prob_sources, proportions, segments)
-    continuation = returns.per_decision(rewards, prefix, segments, discount=discount)
+    continuation = returns.weighted_reward_to_go(rewards, prefix, segments, discount=discount)
     from_start = returns.discount_from_start(segments, discount=discount)
     objective = surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments)
     return loss(objective, segments, divisor=divisor)

@@ -103,7 +103,7 @@ def geppo(
         age: `[S]` int64 from 1, the newest policy's.
         segments: Where the episodes lie.
         shares: `[M]`, of the steps of each age in the whole batch, none of them 0 (from
-            `weights.step_proportions` of `age - 1`).
+            `torch.bincount(age - 1) / S`).
         clip: ε, above 0.
         mean_age: At least 1.
         divisor: Instead of `N`.

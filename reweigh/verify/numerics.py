@@ -78,7 +78,7 @@ def _returns(case: dict[str, Any]) -> float:
     prefix = weights.prefix(log_ratios, segments)
     truncated = weights.truncate(prefix, segments, maximum=1.0).log_weights
     value = [
-        returns.per_decision(rewards, log_weights, segments, discount=discount)[0]
+        returns.weighted_reward_to_go(rewards, log_weights, segments, discount=discount)[0]
         for log_weights in (prefix, truncated)
     ]
     golden = [number(case, key) for key in ("sum", "sum_trunc1")]

@@ -151,7 +151,7 @@ def target(s: Sample) -> Tensor:
 
 def per_decision(log_weights: PerStep) -> PerStep:
     """`Σ_{t'≥t} γ^(t'-t) w_t' r_t'`."""
-    return lambda s: returns.per_decision(
+    return lambda s: returns.weighted_reward_to_go(
         s.rewards, log_weights(s), s.segments, discount=s.discount
     )
 
@@ -168,26 +168,27 @@ def per_decision_length_mean(s: Sample) -> Tensor:
 
 def per_decision_bootstrap(bootstrap: PerStep) -> PerStep:
     """With a value after the last step."""
-    return lambda s: returns.per_decision(
+    return lambda s: returns.weighted_reward_to_go(
         s.rewards, prefix(s), s.segments, discount=s.discount, bootstrap=bootstrap(s)
     )
 
 
 def vtrace(threshold: float) -> PerStep:
-    """V-trace's advantages, with the exact `V^θ`, all thresholds alike."""
-    return lambda s: (
-        advantages.vtrace(
+    """V-trace's advantages, with the exact `V^θ`, all ratios truncated alike."""
+
+    def estimate(s: Sample) -> Tensor:
+        bounded = weights.truncate(s.log_ratios, s.segments, maximum=threshold).log_weights
+        return advantages.vtrace(
             s.rewards,
             s.value("theta"),
             torch.zeros_like(s.bootstrap("theta")),
-            s.log_ratios,
+            bounded,
+            bounded,
             s.segments,
             discount=s.discount,
-            max_rho=threshold,
-            max_c=threshold,
-            max_rho_advantage=threshold,
         ).advantages
-    )
+
+    return estimate
 
 
 def ppo(s: Sample) -> Tensor:
@@ -218,7 +219,7 @@ def doubly_robust_differentiated(s: Sample) -> Tensor:
 
 
 def _doubly_robust(s: Sample, critic: Tensor) -> returns.DoublyRobust:
-    return returns.doubly_robust(
+    return returns.doubly_robust_values(
         s.rewards,
         s.log_ratios,
         (s.log_probs.exp() * critic).sum(1),

@@ -15,7 +15,11 @@ MUTATIONS = [
         "log_prob_target, prefix, continuation",
         "log_prob_target, 1 + 0 * prefix, continuation",
     ),
-    (EXACT, "returns.per_decision(rewards, prefix,", "returns.per_decision(rewards, ratios,"),
+    (
+        EXACT,
+        "returns.weighted_reward_to_go(rewards, prefix,",
+        "returns.weighted_reward_to_go(rewards, ratios,",
+    ),
     (
         EXACT,
         "discounted = returns.discount_from_start(segments, discount=discount) * continuation",
@@ -79,7 +83,7 @@ MUTATIONS = [
     ),
     (
         MIXTURES,
-        "returns.per_decision(rewards, prefix,",
-        "returns.per_decision(rewards, 0 * prefix,",
+        "returns.weighted_reward_to_go(rewards, prefix,",
+        "returns.weighted_reward_to_go(rewards, 0 * prefix,",
     ),
 ]

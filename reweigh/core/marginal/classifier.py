@@ -13,9 +13,9 @@ _TOLERANCE = 1e-12
 
 
 class Classified(NamedTuple):
-    """State ratios by a classifier, and what it takes to go on from there."""
+    """State ratios by a classifier, and the state of the fit."""
 
-    log_ratios: Tensor
+    log_state_ratios: Tensor
     """`[S]` float64: `log d_new / d_all`, at most `-log(share of the new steps)`."""
     log_odds: Tensor
     """`[S]` float64: `log d_new / d_old`, not bounded."""
@@ -48,7 +48,6 @@ def classifier(
     Args:
         features: `[S, d]`, given or `random_fourier`; an intercept is added.
         is_new: `[S]` bool: steps that the newest policy sampled.
-        segments: Where the episodes lie.
         ridge: Added to the mean cross-entropy as `ridge/2 |coefficients|²`, the intercept apart.
         start: `[d + 1]`, coefficients of an earlier fit.
         maximum_iterations: Newton steps, each halved until the loss falls.
@@ -58,7 +57,7 @@ def classifier(
         and no ridge, ratios are those of the visits counted.
 
     Raises:
-        ValueError: Another shape; a negative ridge; steps of one kind only.
+        ValueError: Wrong shape; a negative ridge; steps of one kind only.
     """
     contracts.between("ridge", ridge, 0, torch.inf)
     contracts.at_least("maximum_iterations", maximum_iterations, 1)
@@ -81,12 +80,12 @@ def classifier(
     contracts.vector("start", start, len(penalty), "feature and the intercept")
     beta = _newton(x, y, penalty, start.double(), segments, maximum_iterations)
     logits = x @ beta
-    log_ratios = segments.fill(torch.nn.functional.logsigmoid(logits) - share.log())
+    log_state_ratios = segments.fill(torch.nn.functional.logsigmoid(logits) - share.log())
     return Classified(
-        log_ratios,
+        log_state_ratios,
         segments.fill(logits - share.logit()),
         beta,
-        segments.mean(log_ratios.exp()),
+        segments.mean(log_state_ratios.exp()),
         _cross_entropy(logits, y, segments),
     )
 

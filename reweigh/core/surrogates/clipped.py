@@ -27,28 +27,27 @@ def clipped_ratio(
     that the policy had when the improvement began. Where `A_t < 0` nothing bounds the ratio from
     above but the dual clip: `max(·, dual_clip · A_t)` there (Ye et al. 2020).
 
-    What the ratio is of, is the caller's: the geometric mean over a sequence (GSPO), or, with the
+    The ratio is the caller's: of the step, the geometric mean over a sequence (GSPO), or, with the
     weights `proximal / behaviour`, that to a proximal policy (decoupled PPO: Hilton et al. 2022; Fu
     et al. 2025). A weight of 0 rejects the step.
 
     Args:
-        log_ratios: `[S]` float32 or float64, what is differentiated.
+        log_ratios: `[S]` float32 or float64, differentiated.
         advantages: `[S]`.
-        segments: Where the episodes lie.
         clip: ε, above 0; from 1 on there is no floor.
         clip_high: ε', above 0; without it, ε. Infinity is no ceiling.
         dual_clip: Largest ratio where `A_t < 0`, above 1. Infinite by default: a ratio that
             overflows there gives `-inf`.
         log_centre: `[S]`, `log c_t`; without it 0.
-        log_weights: `[S]`, of a weight that multiplies it all, a constant; without it 0. Their sum
-            with the log-ratio may be small where each of them overflows.
+        log_weights: `[S]`, of a constant weight that multiplies the objective; without it 0. Its
+            sum with the log-ratio may be small where each of them overflows.
 
     Returns:
         `[S]` float64. At `ρ = c` its gradient is that of `weighted_log_prob` with weight ρ. Where
         it is clipped, or `A_t` is exactly 0, the gradient is exactly 0 even if the ratio overflows.
 
     Raises:
-        ValueError: Another shape; half-precision log-ratios; an ε that is not positive; a dual clip
+        ValueError: Wrong shape; half-precision log-ratios; an ε that is not positive; a dual clip
             of 1 or less.
     """
     clip_high = clip if clip_high is None else clip_high

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from reweigh.core.segments import Segments
-
 _LEAST_TAIL = 5
 LEAST_COUNT = 5 * _LEAST_TAIL
 """Fewer weights have no tail to fit."""
@@ -129,56 +127,6 @@ def pareto_k_of_largest(largest: Tensor, *, count: int) -> Tensor:
     return k_hat
 
 
-def smooth_trajectory(log_weights: Tensor, segments: Segments) -> Smoothed:
-    """Smooths the weights of trajectories over the episodes of the batch.
-
-    An empty episode has weight 1, as in `self_normalise`.
-
-    Args:
-        log_weights: `[S]`, constant within an episode (`trajectory`); otherwise each episode's last
-            is what counts.
-        segments: Where the episodes lie.
-
-    Returns:
-        Log-weights `[S]`, constant within an episode, and one `k̂`. With one step an episode it is
-        `pareto_smooth`.
-
-    Raises:
-        ValueError: Another shape.
-    """
-    last = segments.last(segments.as_float64("log_weights", log_weights))
-    smooth = pareto_smooth(last)
-    return _spread(smooth, smooth.log_weights[segments.episode], last[segments.episode], segments)
-
-
-def smooth_by_time(log_weights: Tensor, segments: Segments) -> Smoothed:
-    """Smooths the weights of each time over all N episodes; ended ones keep their last weight.
-
-    The ended episodes belong to the sample, for the reason that they do in `self_normalise`, and
-    an empty one has weight 1. It holds `N T` weights at a time.
-
-    Args:
-        log_weights: `[S]`, such as prefix log-weights.
-        segments: Where the episodes lie; whole episodes.
-
-    Returns:
-        Log-weights `[S]` and `k̂` `[T]`, with `T` the most steps of any episode. On trajectory
-        weights it is `smooth_trajectory`, at every time.
-
-    Raises:
-        ValueError: Another shape; fragments.
-    """
-    segments.require_whole("smooth_by_time")
-    log_weights = segments.as_float64("log_weights", log_weights)
-    times, count = segments.most_steps, len(segments)
-    cell = segments.time * count + segments.episode
-    alive = log_weights.new_zeros(times * count).index_add(0, cell, log_weights.detach())
-    goes_on = torch.arange(times, device=cell.device).unsqueeze(1) < segments.lengths
-    frozen = torch.where(goes_on, alive.reshape(times, count), segments.last(log_weights))
-    smooth = pareto_smooth(frozen)
-    return _spread(smooth, smooth.log_weights.flatten()[cell], log_weights, segments)
-
-
 def _fit(tail: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Shape, scale and largest log-weight of tails `[..., M]` in rising order.
 
@@ -224,8 +172,3 @@ def _smoothed(before: Tensor, after: Tensor, k_hat: Tensor) -> Smoothed:
     touched = after != before
     fraction = touched.double().sum() / max(touched.numel(), 1)
     return Smoothed(after, k_hat, touched, fraction)
-
-
-def _spread(smooth: Smoothed, after: Tensor, before: Tensor, segments: Segments) -> Smoothed:
-    touched = segments.inside & (after != before)
-    return Smoothed(segments.fill(after), smooth.k_hat, touched, segments.mean(touched.double()))

@@ -33,7 +33,6 @@ def prefix(
 
     Args:
         log_ratios: `[S]`.
-        segments: Where the episodes lie.
         log_weight_start: `[N]`, the log-weight that the episode's earlier steps have earned. Needed
             if any episode is a fragment. Zeros restart the weight at 1, and so take the behaviour's
             state distribution at the cut for the target's.
@@ -42,7 +41,7 @@ def prefix(
         `[S]`. With one step an episode, it is `step`.
 
     Raises:
-        ValueError: Another shape; fragments without `log_weight_start`.
+        ValueError: Wrong shape; fragments without `log_weight_start`.
     """
     start = _start(segments, log_weight_start)
     return prefix_sum(step(log_ratios, segments), segments) + segments.spread(start)
@@ -59,7 +58,6 @@ def exclusive_prefix(
 
     Args:
         log_ratios: `[S]`.
-        segments: Where the episodes lie.
         log_weight_start: `[N]`, as in `prefix`.
 
     Returns:
@@ -85,7 +83,6 @@ def trajectory(
 
     Args:
         log_ratios: `[S]`; each segment reaches the end of its episode.
-        segments: Where the episodes lie.
         log_weight_start: `[N]`, as in `prefix`.
 
     Returns:
@@ -106,13 +103,13 @@ def geometric_mean(log_ratios: Tensor, segments: Segments) -> Tensor:
 
     Args:
         log_ratios: `[S]`.
-        segments: Where the episodes lie; whole episodes, or turns.
+        segments: Whole episodes, or turns.
 
     Returns:
         `[S]`, constant within an episode. With one step an episode, it is `step`.
 
     Raises:
-        ValueError: Another shape; fragments, of which only a part is there to average.
+        ValueError: Wrong shape; fragments, of which only a part is there to average.
     """
     segments.require_whole("geometric_mean")
     total = segments.total(step(log_ratios, segments))
@@ -128,14 +125,13 @@ def window(log_ratios: Tensor, segments: Segments, *, steps: int) -> Tensor:
 
     Args:
         log_ratios: `[S]`.
-        segments: Where the episodes lie.
         steps: Length of the window, at least 1.
 
     Returns:
         `[S]`.
 
     Raises:
-        ValueError: Another shape; a window below 1.
+        ValueError: Wrong shape; a window below 1.
     """
     contracts.at_least("steps", steps, 1)
     return window_sum(step(log_ratios, segments), segments, steps=steps)
@@ -156,7 +152,6 @@ def turn_prefix(
     Args:
         log_ratios: `[S]`.
         turns: Where the turns lie, from `segments.split`.
-        segments: Where the episodes lie.
         log_weight_start: `[N]`, as in `prefix`.
 
     Returns:
@@ -183,14 +178,13 @@ def state_marginal(
     Args:
         log_ratios: `[S]`.
         log_state_ratios: `[S]`, `log m_t`.
-        segments: Where the episodes lie.
         steps: Length of the window, at least 1.
 
     Returns:
         `[S]`. With `m = 1` at each start and a window as long as the episode, it is `prefix`.
 
     Raises:
-        ValueError: Another shape; a window below 1.
+        ValueError: Wrong shape; a window below 1.
     """
     log_state_ratios = segments.as_float64("log_state_ratios", log_state_ratios)
     back = segments.age.clamp(max=steps - 1)
