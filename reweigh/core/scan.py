@@ -135,6 +135,7 @@ def weighted_recurrence(
     contracts.between("trace_lambda", trace_lambda, 0, 1)
     factor = discount * trace_lambda
     log_factor = math.log(factor) if factor > 0 else -math.inf
+    x, log_weights, log_decay = (segments.fill(y) for y in (x, log_weights, log_decay))
     log_scale = max_plus_recurrence(
         log_weights.detach().clamp(min=0.0), log_decay.detach() + log_factor, segments
     )
