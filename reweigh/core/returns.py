@@ -69,7 +69,7 @@ def weighted_reward_to_go(
     Raises:
         ValueError: Wrong shape; γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     rewards = segments.as_float64("rewards", rewards)
     log_weights = segments.as_float64("log_weights", log_weights)
     if bootstrap is not None:
@@ -121,7 +121,7 @@ def doubly_robust_values(
     Raises:
         ValueError: Wrong shape; γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     log_ratios = segments.as_float64("log_ratios", log_ratios)
     values = segments.as_float64("values", values)
     final = values.new_zeros(len(segments))
@@ -188,5 +188,5 @@ def discount_from_start(segments: Segments, *, discount: float) -> Tensor:
     Raises:
         ValueError: γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     return segments.fill(discount ** segments.time.double())

@@ -132,7 +132,7 @@ def weighted_recurrence(
     Raises:
         ValueError: λ outside [0, 1].
     """
-    contracts.between("trace_lambda", trace_lambda, 0, 1)
+    contracts.require_between("trace_lambda", trace_lambda, 0, 1)
     factor = discount * trace_lambda
     log_factor = math.log(factor) if factor > 0 else -math.inf
     x, log_weights, log_decay = (segments.fill(y) for y in (x, log_weights, log_decay))

@@ -26,7 +26,7 @@ def top_k(logits: Tensor, *, k: int) -> Tensor:
     Raises:
         ValueError: `k` below 1.
     """
-    contracts.at_least("k", k, 1)
+    contracts.require_at_least("k", k, 1)
     least = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
     return logits >= least
 
@@ -45,9 +45,9 @@ def top_p(logits: Tensor, *, p: float, temperature: float = 1.0) -> Tensor:
     Raises:
         ValueError: `p` outside (0, 1]; a temperature that is not positive.
     """
-    contracts.positive("p", p)
-    contracts.between("p", p, 0, 1)
-    contracts.positive("temperature", temperature)
+    contracts.require_positive("p", p)
+    contracts.require_between("p", p, 0, 1)
+    contracts.require_positive("temperature", temperature)
     ordered, order = (logits.double() / temperature).sort(dim=-1, descending=True, stable=True)
     mass = ordered.softmax(-1)
     # The mass of the likelier actions alone: p is not yet reached before a kept action.
@@ -72,7 +72,7 @@ def log_probs(logits: Tensor, *, support: Tensor | None = None, temperature: flo
     Raises:
         ValueError: Wrong shape of the support; a temperature that is not positive.
     """
-    contracts.positive("temperature", temperature)
+    contracts.require_positive("temperature", temperature)
     scaled = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
     if support is not None:
         if support.shape != logits.shape:

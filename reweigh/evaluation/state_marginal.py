@@ -107,7 +107,7 @@ def linear_marginal(
     Raises:
         ValueError: As `tabular_marginal`, observations apart; a count below 1; a negative ridge.
     """
-    contracts.at_least("count", count, 1)
+    contracts.require_at_least("count", count, 1)
     scale = Scale.of(logged(sample).batch.observations)
     lift = waves(scale, count=count, seed=seed) if features is None else features
 
@@ -157,7 +157,7 @@ def kernel_marginal(
         ValueError: The sample did not come from a log; too few episodes; the behaviour's
             log-probabilities are missing; the target ends no episode that is logged.
     """
-    contracts.at_least("landmarks", landmarks, 1)
+    contracts.require_at_least("landmarks", landmarks, 1)
     looked_at = thinned(sample, most_steps)
     describe = _with_time(looked_at)
     spanning = describe(looked_at).unique(dim=0)

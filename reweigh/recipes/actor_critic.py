@@ -205,8 +205,8 @@ def doubly_robust(
 
 def _taken(name: str, x: Tensor, actions: Tensor, segments: Segments) -> Tensor:
     """Of numbers `[S, A]`, those of the actions taken, `[S]`."""
-    contracts.vector("actions", actions, segments.size, "position")
-    contracts.rows(name, x, segments.size)
+    contracts.require_vector("actions", actions, segments.size, "position")
+    contracts.require_rows(name, x, segments.size)
     return x.gather(1, segments.fill(actions).unsqueeze(1)).squeeze(1)
 
 

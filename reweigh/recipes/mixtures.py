@@ -83,7 +83,7 @@ def power_mean(
     Returns:
         Scalar. With one source it is `trajectory` with its weight in `weights.power_mean`.
     """
-    contracts.vector("source", source, len(segments), "episode")
+    contracts.require_vector("source", source, len(segments), "episode")
     own = source[segments.episode]
     behaviour = weights.select_behaviour(log_prob_sources, own, segments)
     whole = weights.trajectory(log_ratios(log_prob_target, behaviour, segments), segments)

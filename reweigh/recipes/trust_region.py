@@ -111,12 +111,12 @@ def geppo(
     Returns:
         Scalar. With one policy it is `ppo`.
     """
-    contracts.vector("age", age, segments.size, "position")
-    contracts.proportions("shares", shares, len(shares))
+    contracts.require_vector("age", age, segments.size, "position")
+    contracts.require_proportions("shares", shares, len(shares))
     ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
     centre = log_ratios(log_prob_current, log_prob_behaviour, segments)
     index = segments.fill(age - 1)
-    contracts.groups("age - 1", index, len(shares))
+    contracts.require_groups("age - 1", index, len(shares))
     proportions = weights.proportions_by_age(len(shares), mean_age=mean_age)
     counted = (proportions.to(shares.device) / shares)[index]
     objective = surrogates.clipped_ratio(
@@ -196,7 +196,7 @@ def awr(
     Returns:
         Scalar. With equal advantages it is behaviour cloning, times a constant.
     """
-    contracts.positive("temperature", temperature)
+    contracts.require_positive("temperature", temperature)
     tilted = segments.as_float64("advantages", advantages) / temperature
     weight = weights.truncate(tilted, segments, maximum=maximum).log_weights.exp()
     objective = surrogates.weighted_log_prob(

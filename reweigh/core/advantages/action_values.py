@@ -49,7 +49,7 @@ def corrected_action_values(
     Raises:
         ValueError: Wrong shape; γ or λ outside [0, 1].
     """
-    contracts.between("trace_lambda", trace_lambda, 0, 1)
+    contracts.require_between("trace_lambda", trace_lambda, 0, 1)
     # λ joins the trace as a logarithm: -inf at λ = 0, where the trace is cut however large c is.
     log_lambda = math.log(trace_lambda) if trace_lambda > 0 else -math.inf
     log_cs = segments.fill(segments.as_float64("log_cs", log_cs) + log_lambda)
@@ -131,7 +131,7 @@ def tree_backup(
     Raises:
         ValueError: As `corrected_action_values`; a half-precision log-probability.
     """
-    contracts.precise("log_prob_target", log_prob_target)
+    contracts.require_full_precision("log_prob_target", log_prob_target)
     return corrected_action_values(
         rewards,
         values,
@@ -173,8 +173,8 @@ def q_lambda(
     Raises:
         ValueError: As `corrected_action_values`; `greedy` that is not bool.
     """
-    contracts.vector("greedy", greedy, segments.size, "position")
-    contracts.boolean("greedy", greedy)
+    contracts.require_vector("greedy", greedy, segments.size, "position")
+    contracts.require_boolean("greedy", greedy)
     return corrected_action_values(
         rewards,
         values,

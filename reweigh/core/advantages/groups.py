@@ -63,7 +63,7 @@ def group_relative(
     Raises:
         ValueError: As `group_centred`; ε that is not positive.
     """
-    contracts.positive("epsilon", epsilon)
+    contracts.require_positive("epsilon", epsilon)
     centred, count = _centred(returns, group, groups, kept_episodes)
     variance = _total(centred.square(), group, groups) / (count - 1).clamp(min=1)
     return centred / (variance.sqrt() + epsilon)[group]
@@ -100,10 +100,10 @@ def _centred(
 ) -> tuple[Tensor, Tensor]:
     """Returns minus their group's mean, `[N]`, and how many each group keeps, `[groups]`."""
     kept = torch.ones_like(group, dtype=torch.bool) if kept_episodes is None else kept_episodes
-    contracts.groups("group", group, groups)
-    contracts.vector("returns", returns, group.numel(), "episode")
-    contracts.vector("kept_episodes", kept, group.numel(), "episode")
-    contracts.boolean("kept_episodes", kept)
+    contracts.require_groups("group", group, groups)
+    contracts.require_vector("returns", returns, group.numel(), "episode")
+    contracts.require_vector("kept_episodes", kept, group.numel(), "episode")
+    contracts.require_boolean("kept_episodes", kept)
     returns = returns.double()
     count = _total(kept.double(), group, groups)
     # Above the smallest return of the group: returns that agree then differ by exactly 0.

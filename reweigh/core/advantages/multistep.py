@@ -30,7 +30,7 @@ def one_step(
     Raises:
         ValueError: Wrong shape; γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     final = segments.episodes_as_float64("bootstrap", bootstrap)
     following = segments.next(segments.as_float64("values", values), final)
     return segments.as_float64("rewards", rewards) + times(discount, following)
@@ -64,7 +64,7 @@ def gae(
     Raises:
         ValueError: Wrong shape; γ or λ outside [0, 1].
     """
-    contracts.between("trace_lambda", trace_lambda, 0, 1)
+    contracts.require_between("trace_lambda", trace_lambda, 0, 1)
     v = segments.as_float64("values", values)
     delta = one_step(rewards, values, bootstrap, segments, discount=discount) - v
     return linear_recurrence(delta, torch.full_like(delta, discount * trace_lambda), segments)

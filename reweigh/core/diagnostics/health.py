@@ -111,23 +111,23 @@ def weight_health(
     Raises:
         ValueError: Wrong shape; no group; `keep` below 1.
     """
-    contracts.at_least("groups", groups, 1)
-    contracts.at_least("keep", keep, 1)
+    contracts.require_at_least("groups", groups, 1)
+    contracts.require_at_least("keep", keep, 1)
     size = log_weights.numel()
-    contracts.vector("log_weights", log_weights, size, "unit")
+    contracts.require_vector("log_weights", log_weights, size, "unit")
     log_weights = log_weights.double()
     if counted is None:
         counted = torch.ones_like(log_weights, dtype=torch.bool)
-    contracts.vector("counted", counted, size, "weight")
-    contracts.boolean("counted", counted)
+    contracts.require_vector("counted", counted, size, "weight")
+    contracts.require_boolean("counted", counted)
     group = torch.zeros_like(counted, dtype=torch.int64) if group is None else group
-    contracts.vector("group", group, size, "weight")
+    contracts.require_vector("group", group, size, "weight")
     group = torch.where(counted, group, 0)
     defined = counted & (log_weights < torch.inf)
     log_weights = torch.where(defined, log_weights, -torch.inf)
     weighed = log_weights
     if magnitudes is not None:
-        contracts.vector("magnitudes", magnitudes, size, "weight")
+        contracts.require_vector("magnitudes", magnitudes, size, "weight")
         log_magnitudes = magnitudes.detach().double().abs().log()
         weighed = torch.where(log_weights == -torch.inf, -torch.inf, log_weights + log_magnitudes)
     sums = torch.stack(
@@ -171,7 +171,7 @@ def step_health(
     Raises:
         ValueError: Wrong shape.
     """
-    contracts.vector("log_weights", log_weights, segments.size, "position")
+    contracts.require_vector("log_weights", log_weights, segments.size, "position")
     return weight_health(
         log_weights,
         group=group,
@@ -203,7 +203,7 @@ def episode_health(
     Raises:
         ValueError: Wrong shape.
     """
-    contracts.vector("log_weights", log_weights, segments.size, "position")
+    contracts.require_vector("log_weights", log_weights, segments.size, "position")
     last = segments.last(log_weights.detach().double())
     return weight_health(last, group=group, groups=groups, magnitudes=magnitudes)
 

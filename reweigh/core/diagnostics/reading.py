@@ -88,7 +88,7 @@ def read(
         ValueError: A quantile outside (0, 1]; more of the largest weights than the record keeps.
     """
     for quantile in quantiles:
-        contracts.between("quantiles", quantile, math.ulp(0), 1)
+        contracts.require_between("quantiles", quantile, math.ulp(0), 1)
     keep = health.largest.shape[-1]
     for k in top:
         if not 1 <= k <= keep:

@@ -43,7 +43,7 @@ def action_values(
     Raises:
         ValueError: Wrong shape; a state or an action outside the table; γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     reward, transition = _model(visits, actions, rewards, log_probs, segments)
     policy = log_probs.double().exp()
     system = torch.eye(len(policy)).to(policy) - discount * _under(policy, transition)
@@ -81,8 +81,8 @@ def action_values_by_time(
     Raises:
         ValueError: As `action_values`; a horizon shorter than an episode.
     """
-    contracts.between("discount", discount, 0, 1)
-    contracts.at_least("horizon", horizon, segments.most_steps)
+    contracts.require_between("discount", discount, 0, 1)
+    contracts.require_at_least("horizon", horizon, segments.most_steps)
     reward, transition = _model(visits, actions, rewards, log_probs, segments)
     policy = log_probs.double().exp()
     # (V, 1) of one time is a fixed matrix times that of the next: its powers are all horizons.
@@ -100,8 +100,8 @@ def _model(
     visits: Tabular, actions: Tensor, rewards: Tensor, log_probs: Tensor, segments: Segments
 ) -> tuple[Tensor, Tensor]:
     """Mean reward `[states, A]` and transition `[states, A, states]` of the logged pairs."""
-    contracts.rows("log_probs", log_probs, visits.count)
-    contracts.vector("actions", actions, segments.size, "position")
+    contracts.require_rows("log_probs", log_probs, visits.count)
+    contracts.require_vector("actions", actions, segments.size, "position")
     states, following = visits.moves(segments)
     count, choices = log_probs.shape
     actions = segments.fill(actions)

@@ -59,10 +59,10 @@ def classifier(
     Raises:
         ValueError: Wrong shape; a negative ridge; steps of one kind only.
     """
-    contracts.between("ridge", ridge, 0, torch.inf)
-    contracts.at_least("maximum_iterations", maximum_iterations, 1)
-    contracts.vector("is_new", is_new, segments.size, "position")
-    contracts.boolean("is_new", is_new)
+    contracts.require_between("ridge", ridge, 0, torch.inf)
+    contracts.require_at_least("maximum_iterations", maximum_iterations, 1)
+    contracts.require_vector("is_new", is_new, segments.size, "position")
+    contracts.require_boolean("is_new", is_new)
     x = segments.rows_as_float64("features", features)
     x = torch.cat([x, segments.inside.double().unsqueeze(1)], 1)
     y = segments.fill(is_new.double())
@@ -77,7 +77,7 @@ def classifier(
     if start is None:
         start = torch.zeros_like(penalty)
         start[-1] = share.logit()
-    contracts.vector("start", start, len(penalty), "feature and the intercept")
+    contracts.require_vector("start", start, len(penalty), "feature and the intercept")
     beta = _newton(x, y, penalty, start.double(), segments, maximum_iterations)
     logits = x @ beta
     log_state_ratios = segments.fill(torch.nn.functional.logsigmoid(logits) - share.log())

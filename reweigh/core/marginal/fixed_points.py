@@ -111,7 +111,7 @@ def discounted(
     Raises:
         ValueError: As `finite_horizon`; γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     segments.require_whole("discounted")
     absorbed, initial = _start(visits, segments)
     every = pooled(segments)

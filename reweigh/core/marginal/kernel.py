@@ -58,8 +58,8 @@ def random_fourier(
     Raises:
         ValueError: A count below 1; a bandwidth that is not positive.
     """
-    contracts.at_least("count", count, 1)
-    contracts.positive("bandwidth", float(bandwidth))
+    contracts.require_at_least("count", count, 1)
+    contracts.require_positive("bandwidth", float(bandwidth))
     where = {"generator": generator, "device": generator.device, "dtype": torch.float64}
     frequencies = torch.randn(dimension, count, **where) / float(bandwidth)
     phases = 2 * math.pi * torch.rand(count, **where)
@@ -122,16 +122,16 @@ def kernel_discounted(
         ValueError: Wrong shape; γ outside [0, 1]; a ridge that is not positive; fragments; too
             few episodes; infinite ratios.
     """
-    contracts.between("discount", discount, 0, 1)
-    contracts.at_least("folds", folds, 2)
+    contracts.require_between("discount", discount, 0, 1)
+    contracts.require_at_least("folds", folds, 2)
     for ridge in ridges:
-        contracts.positive("ridges", ridge)
+        contracts.require_positive("ridges", ridge)
     x, after = feature_moves(features, final_features, terminated, segments)
     ratio = _read_ratios(log_ratios, segments)
     if bandwidth is None:
         bandwidth = _median_bandwidth(x[segments.existing], generator)
     width = torch.as_tensor(bandwidth, dtype=torch.float64, device=x.device)
-    contracts.positive("bandwidth", float(width))
+    contracts.require_positive("bandwidth", float(width))
 
     here = segments.existing
     stops = ends(terminated, segments)[here]
@@ -190,7 +190,7 @@ def _empirical_map(
 ) -> Callable[[Tensor], Tensor]:
     """A function to features whose inner products are the kernel, if one point is a landmark."""
     if isinstance(landmarks, Tensor):
-        contracts.rows("landmarks", landmarks, len(landmarks))
+        contracts.require_rows("landmarks", landmarks, len(landmarks))
         points = landmarks.to(points)
     points = points.unique(dim=0)
     if isinstance(landmarks, int) and len(points) > _EXACT_BELOW:

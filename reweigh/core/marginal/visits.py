@@ -90,8 +90,8 @@ class Tabular:
         Raises:
             ValueError: Wrong shape or dtype; a state outside [0, count).
         """
-        contracts.vector("states", self.states, segments.size, "position")
-        contracts.vector("final_states", self.final_states, len(segments), "episode")
+        contracts.require_vector("states", self.states, segments.size, "position")
+        contracts.require_vector("final_states", self.final_states, len(segments), "episode")
         require_terminated(self.terminated, segments)
         reached = ~self.terminated & (segments.lengths > 0)
         states = segments.fill(self.states)
@@ -175,7 +175,7 @@ class Linear:
         Raises:
             ValueError: Wrong shape; a negative ridge.
         """
-        contracts.between("ridge", self.ridge, 0, torch.inf)
+        contracts.require_between("ridge", self.ridge, 0, torch.inf)
         return feature_moves(self.features, self.final_features, self.terminated, segments)
 
     def mean(self, weights: Tensor, segments: Segments) -> Tensor:
@@ -222,8 +222,8 @@ def require_terminated(terminated: Tensor, segments: Segments) -> None:
     Raises:
         ValueError: Wrong shape or dtype.
     """
-    contracts.vector("terminated", terminated, len(segments), "episode")
-    contracts.boolean("terminated", terminated)
+    contracts.require_vector("terminated", terminated, len(segments), "episode")
+    contracts.require_boolean("terminated", terminated)
 
 
 def feature_moves(
@@ -235,7 +235,7 @@ def feature_moves(
         ValueError: Wrong shape.
     """
     require_terminated(terminated, segments)
-    contracts.rows("features", features, segments.size)
+    contracts.require_rows("features", features, segments.size)
     if final_features.shape != (len(segments), features.shape[1]):
         raise ValueError(
             f"final_features must have shape {[len(segments), features.shape[1]]}, a row for each "

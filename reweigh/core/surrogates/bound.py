@@ -41,12 +41,12 @@ def pois_bound(
         ValueError: Wrong shape; fragments; δ outside (0, 1]; a maximum that is not positive.
     """
     segments.require_whole("pois_bound")
-    contracts.positive("delta", delta)
-    contracts.between("delta", delta, 0, 1)
+    contracts.require_positive("delta", delta)
+    contracts.require_between("delta", delta, 0, 1)
     returns = segments.episodes_as_float64("returns", returns).detach()
     largest = returns.abs().max()
     if max_return is not None:
-        contracts.positive("max_return", max_return)
+        contracts.require_positive("max_return", max_return)
         largest = torch.full_like(largest, max_return)
     log_weight = segments.last(segments.as_float64("log_weights", log_weights))
     # A return of 0 may meet a weight that overflows, and inf * 0 is NaN.

@@ -51,11 +51,11 @@ def clipped_ratio(
             of 1 or less.
     """
     clip_high = clip if clip_high is None else clip_high
-    contracts.positive("clip", clip)
-    contracts.positive("clip_high", clip_high)
+    contracts.require_positive("clip", clip)
+    contracts.require_positive("clip_high", clip_high)
     if not dual_clip > 1:
         raise ValueError(f"dual_clip must be above 1, the ratio at the start, got {dual_clip}")
-    contracts.precise("log_ratios", log_ratios)
+    contracts.require_full_precision("log_ratios", log_ratios)
     log_ratios = segments.as_float64("log_ratios", log_ratios)
     advantages = segments.as_float64("advantages", advantages).detach()
     centre = torch.zeros_like(log_ratios) if log_centre is None else log_centre

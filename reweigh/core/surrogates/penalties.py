@@ -144,7 +144,7 @@ def _penalty(
     slope: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """`sg(w · value(ℓ))`, with the gradient `w · slope(ℓ) ∇ℓ`."""
-    contracts.precise("log_ratios", log_ratios)
+    contracts.require_full_precision("log_ratios", log_ratios)
     weights = segments.as_float64("weights", weights.detach())
     log_ratios = segments.as_float64("log_ratios", log_ratios)
     log_ratios = torch.where(weights == 0, 0.0, log_ratios)

@@ -29,7 +29,7 @@ def weighted_log_prob(
     Raises:
         ValueError: Wrong shape; a half-precision log-probability.
     """
-    contracts.precise("log_prob_target", log_prob_target)
+    contracts.require_full_precision("log_prob_target", log_prob_target)
     log_prob_target = segments.as_float64("log_prob_target", log_prob_target)
     coefficient = _coefficient(weights, advantages, segments)
     return coefficient * torch.where(coefficient == 0, 0.0, log_prob_target)
@@ -55,7 +55,7 @@ def weighted_ratio(
     Raises:
         ValueError: Wrong shape; half-precision log-ratios.
     """
-    contracts.precise("log_ratios", log_ratios)
+    contracts.require_full_precision("log_ratios", log_ratios)
     coefficient = _coefficient(weights, advantages, segments)
     log_ratios = segments.as_float64("log_ratios", log_ratios)
     log_ratios = torch.where(coefficient == 0, 0.0, log_ratios)
@@ -86,7 +86,7 @@ def expected_value(
     Raises:
         ValueError: Wrong shape; half-precision log-probabilities.
     """
-    contracts.precise("log_probs", log_probs)
+    contracts.require_full_precision("log_probs", log_probs)
     log_probs = segments.rows_as_float64("log_probs", log_probs)
     action_values = segments.rows_as_float64("action_values", action_values.detach())
     if log_probs.shape != action_values.shape:

@@ -87,7 +87,7 @@ def leaky_truncate(
     Raises:
         ValueError: `maximum` is not positive; a leak outside [0, 1]; wrong shape.
     """
-    contracts.between("leak", leak, 0, 1)
+    contracts.require_between("leak", leak, 0, 1)
     truncated, over, _ = truncate(log_weights, segments, maximum=maximum)
     if leak == 0 or math.isinf(maximum):
         return _bounded(truncated, over, segments)
@@ -149,7 +149,7 @@ def power_mean(
     if isinstance(share, Tensor):
         share = segments.as_float64("share", share).detach()
     else:
-        contracts.between("share", share, 0, 1)
+        contracts.require_between("share", share, 0, 1)
         share = torch.full_like(log_weights, share)
     # w is taken out of the mean, so that a weight of 0 meets no infinite power of itself.
     only_one = share >= 1
@@ -178,7 +178,7 @@ def excess(log_weights: Tensor, segments: Segments, *, maximum: float) -> Bounde
     Raises:
         ValueError: `maximum` is not positive; wrong shape.
     """
-    contracts.positive("maximum", maximum)
+    contracts.require_positive("maximum", maximum)
     rows = log_weights.dim() == 2
     log_weights = (segments.rows_as_float64 if rows else segments.as_float64)(
         "log_weights", log_weights
@@ -222,8 +222,8 @@ def reject(log_weights: Tensor, kept_steps: Tensor, segments: Segments) -> Bound
     Raises:
         ValueError: Wrong shape or dtype.
     """
-    contracts.vector("kept_steps", kept_steps, segments.size, "position")
-    contracts.boolean("kept_steps", kept_steps)
+    contracts.require_vector("kept_steps", kept_steps, segments.size, "position")
+    contracts.require_boolean("kept_steps", kept_steps)
     log_weights = segments.as_float64("log_weights", log_weights)
     rejected = segments.inside & ~kept_steps
     return _bounded(log_weights.masked_fill(rejected, -torch.inf), rejected, segments)
@@ -269,6 +269,6 @@ def _bounded(log_weights: Tensor, touched: Tensor, segments: Segments) -> Bounde
 
 
 def _log_band(minimum: float, maximum: float) -> tuple[float, float]:
-    contracts.positive("maximum", maximum)
-    contracts.between("minimum", minimum, 0, maximum)
+    contracts.require_positive("maximum", maximum)
+    contracts.require_between("minimum", minimum, 0, maximum)
     return (math.log(minimum) if minimum > 0 else -math.inf), math.log(maximum)

@@ -55,10 +55,10 @@ def select_behaviour(
     Raises:
         ValueError: Wrong shape.
     """
-    contracts.vector("source_of_step", source_of_step, segments.size, "position")
+    contracts.require_vector("source_of_step", source_of_step, segments.size, "position")
     sources = _sources_as_float64(log_prob_sources, segments)
     source_of_step = segments.fill(source_of_step)
-    contracts.groups("source_of_step", source_of_step, len(sources))
+    contracts.require_groups("source_of_step", source_of_step, len(sources))
     return sources.gather(0, source_of_step.unsqueeze(0)).squeeze(0)
 
 
@@ -81,7 +81,7 @@ def schedule_sources(log_prob_versions: Tensor, schedules: Tensor, segments: Seg
     Raises:
         ValueError: Wrong shape; schedules shorter than an episode.
     """
-    contracts.rows("schedules", schedules, len(schedules))
+    contracts.require_rows("schedules", schedules, len(schedules))
     if schedules.shape[1] < segments.most_steps:
         raise ValueError(
             f"schedules cover {schedules.shape[1]} steps, but an episode has "
@@ -178,8 +178,8 @@ def defensive(
     Raises:
         ValueError: A share outside [0, 1]; shares that do not sum to 1.
     """
-    contracts.between("share", share, 0, 1)
-    contracts.proportions("proportions", proportions, len(log_prob_sources))
+    contracts.require_between("share", share, 0, 1)
+    contracts.require_proportions("proportions", proportions, len(log_prob_sources))
     target = log_prob_target.detach().to(log_prob_sources.dtype).unsqueeze(0)
     others = proportions.double() * (1 - share)
     return Sources(
@@ -208,7 +208,7 @@ def power_mean_parameters(
     Raises:
         ValueError: A second moment below 1; another number of episodes; δ outside (0, 1).
     """
-    contracts.vector("second_moments", second_moments, len(episodes), "behaviour policy")
+    contracts.require_vector("second_moments", second_moments, len(episodes), "behaviour policy")
     if not 0 < delta < 1:
         raise ValueError(f"delta must lie between 0 and 1, got {delta}")
     if min(episodes) < 1:
@@ -240,7 +240,7 @@ def proportions_by_age(policies: int, *, mean_age: float) -> Tensor:
     Raises:
         ValueError: `policies` below 1; a mean age below 1.
     """
-    contracts.at_least("policies", policies, 1)
+    contracts.require_at_least("policies", policies, 1)
     if not mean_age >= 1:
         raise ValueError(f"mean_age must be at least 1, the newest policy's, got {mean_age}")
     # A line through the mean age is positive at its oldest policy while that is below 3 m - 1.
@@ -252,7 +252,7 @@ def proportions_by_age(policies: int, *, mean_age: float) -> Tensor:
 
 
 def _log_mix(log_probs: Tensor, proportions: Tensor) -> Tensor:
-    contracts.proportions("proportions", proportions, len(log_probs))
+    contracts.require_proportions("proportions", proportions, len(log_probs))
     return (log_probs + proportions.double().log().unsqueeze(1)).logsumexp(0)
 
 

@@ -76,8 +76,8 @@ def log_sums_of_groups(
     Raises:
         ValueError: Wrong shape; fragments, whose earlier weights are not there to sum.
     """
-    contracts.vector("group", group, len(segments), "episode")
-    contracts.groups("group", group, groups)
+    contracts.require_vector("group", group, len(segments), "episode")
+    contracts.require_groups("group", group, groups)
     return _log_sums(log_weights, group, segments, groups)
 
 
@@ -156,8 +156,8 @@ def self_normalise_groups(
     """
     if sums is None:
         sums = log_sums_of_groups(log_weights, group, segments, groups=groups)
-    contracts.vector("group", group, len(segments), "episode")
-    contracts.groups("group", group, groups)
+    contracts.require_vector("group", group, len(segments), "episode")
+    contracts.require_groups("group", group, groups)
     if sums.log_sum.shape[1] < segments.most_steps or len(sums.episodes) != groups:
         raise ValueError(
             f"sums are of {list(sums.log_sum.shape)} groups and times, this part has "

@@ -19,7 +19,7 @@ def step(log_ratios: Tensor, segments: Segments) -> Tensor:
     Corrects the action and leaves states and rewards as the behaviour visited them: the weight of
     the TRPO, PPO and IMPALA surrogates. Its variance does not grow with the horizon.
     """
-    contracts.precise("log_ratios", log_ratios)
+    contracts.require_full_precision("log_ratios", log_ratios)
     return segments.as_float64("log_ratios", log_ratios)
 
 
@@ -133,7 +133,7 @@ def window(log_ratios: Tensor, segments: Segments, *, steps: int) -> Tensor:
     Raises:
         ValueError: Wrong shape; a window below 1.
     """
-    contracts.at_least("steps", steps, 1)
+    contracts.require_at_least("steps", steps, 1)
     return window_sum(step(log_ratios, segments), segments, steps=steps)
 
 
