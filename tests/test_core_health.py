@@ -309,6 +309,14 @@ def test_healthy_weights_ask_for_nothing():
     assert "of 500 episodes" in sentence
 
 
+def test_few_weights_are_no_doubt_while_they_are_even():
+    even, uneven = (read(weight_health(normal(40, 8, scale))).total for scale in (0.1, 1.5))
+    assert diagnostics.doubts(even, unit="episodes") == ()
+    assert uneven.effective_sample_size < 28
+    doubts = diagnostics.doubts(uneven, unit="episodes")
+    assert any(x.startswith("The effective sample size is") for x in doubts)
+
+
 def test_policies_that_have_no_say():
     group = torch.arange(500) % 5
     log_weights = normal(500, 8, 0.1)

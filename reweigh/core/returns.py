@@ -85,8 +85,8 @@ class DoublyRobust(NamedTuple):
     values: Tensor
     """`V^DR_t`, the estimate of the target's value of `s_t`."""
     residuals: Tensor
-    """`r_t + γ V^DR_{t+1} - Q̂_t`: what the critic left unexplained from this step on, without the
-    ratio of the step itself."""
+    """`r_t + γ V^DR_{t+1} - Q̂_t`: the critic's error from this step on, without the ratio of the
+    step itself."""
 
 
 def doubly_robust_values(
@@ -134,7 +134,7 @@ def doubly_robust_values(
     scaled, log_scale = weighted_recurrence(
         unexplained, torch.zeros_like(values), later, segments, discount=discount
     )
-    # The step's own ratio may undo the overflow of what follows it, so it joins the exponent.
+    # A small ratio of the step may undo the overflow of the residual, so it joins the exponent.
     corrections = unscale(scaled, log_scale + log_ratios)
     return DoublyRobust(values + corrections, unscale(scaled, log_scale))
 

@@ -37,8 +37,8 @@ def prefix_sum(x: Tensor, segments: Segments) -> Tensor:
 def window_sum(x: Tensor, segments: Segments, *, steps: int) -> Tensor:
     """Sum of each step and the `steps - 1` before it: `y_t = Σ_{t-steps<k≤t} x_k`.
 
-    The windows of 1, 2, 4, ... steps that the binary digits of `steps` name, side by side: nothing
-    is subtracted here either.
+    The windows of 1, 2, 4, ... steps that the binary digits of `steps` name, side by side. Nothing
+    is subtracted, as in `prefix_sum`.
 
     Args:
         x: `[S]` float64.
@@ -86,8 +86,8 @@ def linear_recurrence(x: Tensor, a: Tensor, segments: Segments) -> Tensor:
 def max_plus_recurrence(x: Tensor, a: Tensor, segments: Segments) -> Tensor:
     """Backward recurrence `y_t = max(x_t, a_t + y_{t+1})`, with `y = -inf` after the last step.
 
-    `linear_recurrence` in the logarithm of its largest term: how large the terms of a recurrence
-    with log-coefficients `a` become, and so what to divide them by lest they overflow.
+    The logarithm of the largest term of a `linear_recurrence` with log-coefficients `a`: divided by
+    it, no term overflows.
 
     Args:
         x: `[S]` float64.

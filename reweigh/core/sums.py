@@ -1,4 +1,4 @@
-"""Sums of weights from their logarithms, and what is computed from such sums.
+"""Sums of weights from their logarithms: by group, without one, and for sample sizes.
 
 Exponentials are taken relative to the largest weight of their group. A product of ratios exceeds
 float64 within a few hundred steps; its share of the sum, which is what estimators need, does not.
@@ -11,7 +11,7 @@ from reweigh.core.segments import Segments
 
 
 def relative_to_largest(x: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """`exp(x_i - m_g)` and the maximum `m_g` of each group, in which nothing overflows.
+    """`exp(x_i - m_g)` and the maximum `m_g` of each group: no term overflows.
 
     Args:
         x: `[..., n]` float64; `-inf` (weight 0) is legal.

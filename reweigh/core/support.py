@@ -1,7 +1,7 @@
-"""Which actions could have been sampled: top-k, top-p and temperature in the ratio.
+"""Actions that could have been sampled: top-k, top-p and temperature in the ratio.
 
 A sampler that cuts a distribution down (the k likeliest actions, the likeliest that hold a mass p)
-and records log-probabilities of what is left samples from another policy than the network's. The
+and records log-probabilities within the cut samples from another policy than the network's. The
 ratio is exact if the target is cut down to the *same* support, the behaviour's: then
 `E_φS[ρ f] = E_θS[f]`, with `θS` the target restricted to the support. A target that is not cut down
 makes every ratio too small, by the mass that it gives to the support.
@@ -35,9 +35,9 @@ def top_p(logits: Tensor, *, p: float, temperature: float = 1.0) -> Tensor:
     """The fewest likeliest actions that hold a mass of `p` or more (nucleus; Holtzman et al. 2020).
 
     Args:
-        logits: `[S, A]`, of the policy that sampled; `-inf` for what an earlier cut removed.
+        logits: `[S, A]`, of the policy that sampled; `-inf` for actions removed earlier.
         p: In (0, 1]; the action that crosses it is kept.
-        temperature: What the logits are divided by before, above 0.
+        temperature: Divisor of the logits, above 0.
 
     Returns:
         `[S, A]` bool; at least one action of each step.
@@ -107,10 +107,10 @@ def log_prob(
 
 
 def log_mass(logits: Tensor, support: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """How much of a policy lies within a support: `log Σ_{a∈support} π(a|s)`.
+    """The mass of a policy within a support: `log Σ_{a∈support} π(a|s)`.
 
-    By this much a ratio is off whose target was not cut down; small for a target that has left what
-    the behaviour could sample, where no weight helps.
+    The error of a log-ratio whose target was not cut down. Far below 0 for a target that takes
+    other actions than the behaviour could, where no weight helps.
 
     Args:
         logits: `[S, A]`.

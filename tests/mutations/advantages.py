@@ -25,7 +25,7 @@ MUTATIONS = [
         "one_step(rewards, targets, bootstrap",
         "one_step(rewards, values, bootstrap",
     ),
-    ("core/advantages/traces.py", "segments.next(log_scale, none) + log_rhos", "log_rhos"),
+    ("core/advantages/traces.py", "segments.next(log_scale, final) + log_rhos", "log_rhos"),
     ("core/advantages/traces.py", "torch.where(delta == 0, 0.0, log_rhos.exp() * delta)", "delta"),
     ("core/advantages/traces.py", "times(discount, later)", "discount * later"),
     ("core/scan.py", "torch.zeros_like(x) if factor == 0 else factor * x", "factor * x"),

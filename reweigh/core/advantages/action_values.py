@@ -30,15 +30,15 @@ def corrected_action_values(
 
     The general return of Munos et al. 2016, equation 3: a fixed point is `Q^θ` for every trace with
     `0 ≤ λ c ≤ ρ`; smaller traces only make it slower and less noisy. `c = ρ` is importance sampling
-    around a critic (Precup et al. 2000, section 3), whose variance grows exponentially with what
-    remains of the episode; the functions below are other choices of `c`.
+    around a critic (Precup et al. 2000, section 3), of a variance that grows exponentially with the
+    rest of the episode; the functions below are other choices of `c`.
 
     Args:
         rewards: `[S]`.
         values: `[S]`, `V(s_t) = E_{a~θ}[Q(s_t, a)]`.
         action_values: `[S]`, `Q(s_t, a_t)`.
         bootstrap: `[N]`, the value `V` after each episode's last step: 0 where it terminated.
-        log_cs: `[S]`, the trace of each step's own action, without λ; `-inf` cuts. That of an
+        log_cs: `[S]`, the trace of each step's action, without λ; `-inf` cuts. The trace of an
             episode's first step does not matter.
         discount: γ in [0, 1].
         trace_lambda: λ in [0, 1].

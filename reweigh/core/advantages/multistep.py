@@ -81,8 +81,8 @@ def above_baseline(
     baseline. This needs the *same* weight on both, which is a function of `s_0..s_t, a_<t`, times
     `ρ_t`, times future factors of mean one: the scopes `step`, `prefix` and `trajectory`, with or
     without state ratios. With clipped, truncated or otherwise bounded weights, or none, a baseline
-    *changes* the expectation. It may depend on `s_0..s_t`, `a_<t` and on other episodes, not on
-    what the episode does from `a_t` on.
+    *changes* the expectation. It may depend on `s_0..s_t`, `a_<t` and on other episodes, but not on
+    `a_t` nor on later steps.
 
     Args:
         continuation: `[S]`, with its weight in it.

@@ -72,9 +72,10 @@ def vtrace(
     )
     targets = v + unscale(scaled, log_scale)
     action_values = one_step(rewards, targets, bootstrap, segments, discount=discount)
-    # r_t + γ v_{t+1} - V_t = δ_t + γ (v_{t+1} - V_{t+1}), whose last part a small ratio of this
-    # step may keep from overflowing: their logarithms are added. And inf * 0 counts as 0.
-    none = v.new_zeros(len(segments))
-    later = unscale(segments.next(scaled, none), segments.next(log_scale, none) + log_rhos)
+    # r_t + γ v_{t+1} - V_t = δ_t + γ (v_{t+1} - V_{t+1}). The second term may overflow where its
+    # product with a small ratio of this step does not, so their logarithms are added first.
+    final = v.new_zeros(len(segments))
+    later = unscale(segments.next(scaled, final), segments.next(log_scale, final) + log_rhos)
+    # 0 * inf counts as 0.
     now = torch.where(delta == 0, 0.0, log_rhos.exp() * delta)
     return VTrace(targets, action_values, segments.fill(now + times(discount, later)))

@@ -12,13 +12,13 @@ from reweigh.core.weights import LogSums, log_sums
 def effective_sample_size(log_weights: Tensor) -> Tensor:
     """Kish's effective sample size `(Σ w)² / Σ w²` of a set of weights (Kish 1965).
 
-    How many equally weighted samples have the variance that these have; about `n / E[w²]`.
+    The number of equally weighted samples with the same variance; about `n / E[w²]`.
 
     Args:
         log_weights: `[n]`, of existing steps or of episodes; a shift changes nothing.
 
     Returns:
-        Scalar float64 in [0, n]: `n` for equal weights, 0 for none or all zero.
+        Scalar float64 in [0, n]: `n` for equal weights, 0 if all are 0 or no weight exists.
     """
     log_weights = log_weights.double()
     if log_weights.numel() == 0:

@@ -3,7 +3,7 @@
 A record is made in the training step and never waits for the device: tensor operations alone, no
 value looked at (a `Segments` does wait when it is built and first used). Micro-batches and ranks
 merge theirs; `read` then gives numbers. Records of the raw weights and of the bounded ones are two
-records: an effective sample size after a bound says nothing about the policies.
+records: an effective sample size after a bound does not measure the distance of the policies.
 """
 
 from typing import NamedTuple
@@ -48,7 +48,7 @@ class WeightHealth(NamedTuple):
     largest: Tensor
     """`[G, m]`: the largest log-weights in falling order, `-inf` where there are no more."""
     histogram: Tensor
-    """`[G, B]` int64: how many log-weights lie in each bin."""
+    """`[G, B]` int64: number of log-weights in each bin."""
 
     def merge(self, other: "WeightHealth") -> "WeightHealth":
         """The record of two parts together: exact, associative and commutative.
@@ -102,9 +102,9 @@ def weight_health(
         group: `[n]` int64 in [0, groups), such as the behaviour policy; without it one group.
         groups: Number of groups, in the whole batch if this is a part of it.
         counted: `[n]` bool, the weights that exist; without it all.
-        magnitudes: `[n]`, of what is weighed, for the effective sample size of the gradient: norms
-            of gradients, or advantages in their place; without it 1.
-        keep: How many of the largest weights to remember. `k̂` is that of all weights while the
+        magnitudes: `[n]`, of the weighted terms, for the effective sample size of the gradient:
+            norms of gradients, or advantages in their place; without it 1.
+        keep: Number of largest weights in the record. `k̂` is that of all weights while the
             tail, `3 √n`, is smaller (at 4096, up to 1.86 million weights), and a shorter tail's
             beyond; quantiles among the largest are exact, others are read from the histogram.
 
@@ -234,7 +234,7 @@ def _largest(log_weights: Tensor, group: Tensor, groups: int, keep: int) -> Tens
     size = torch.zeros_like(group).new_zeros(groups).index_add(0, group, torch.ones_like(group))
     begins = size.cumsum(0) - size
     rank = torch.arange(group.numel(), device=group.device) - begins[group]
-    # What is beyond the kept ones goes to a column of its own, cut off afterwards.
+    # All weights beyond the kept ones go to one more column, cut off afterwards.
     cell = group * (keep + 1) + rank.clamp(max=keep)
     table = ordered.new_full((groups * (keep + 1),), -torch.inf)
     return table.index_copy(0, cell, ordered).reshape(groups, keep + 1)[:, :keep]

@@ -29,7 +29,7 @@ class WeightReading:
     effective_sample_size: float
     """Kish's, in [0, sample_size]."""
     gradient_effective_sample_size: float
-    """Of what is weighed, in [0, sample_size]; Kish's if no magnitudes were given."""
+    """Of the weighted magnitudes, in [0, sample_size]; Kish's if none were given."""
     k_hat: float
     """The tail's shape, `weights.pareto_k`."""
     k_hat_threshold: float
@@ -52,7 +52,7 @@ class WeightReading:
 
     @property
     def ess_share(self) -> float:
-        """Effective sample size as a share of the weights; 0 if there are none."""
+        """Effective sample size as a share of the weights; 0 if no weight exists."""
         return self.effective_sample_size / max(self.sample_size, 1)
 
 
@@ -76,8 +76,8 @@ def read(
 ) -> HealthReading:
     """The record in numbers; waits for the device, once.
 
-    Divergences estimate those of what the weights are ratios of: of an action where they are of
-    steps, of trajectories where they are of episodes.
+    Divergences are of action distributions if the weights are of steps, of trajectory distributions
+    if they are of episodes.
 
     Args:
         health: A record, merged over all parts of the batch.

@@ -1,8 +1,8 @@
 """The state-visitation ratio `m = d^θ / d^φ`, estimated from logged steps.
 
-The importance weight of a *state*: what the product of all earlier ratios estimates without bias
-and with a variance that grows exponentially in time, estimated with a small bias and a variance
-that does not. `weights.state_marginal` multiplies it by the step's own ratio (or by a window's).
+The importance weight of a *state*. The product of all earlier ratios estimates it without bias, and
+with a variance that grows exponentially in time; these functions estimate it with a small bias and
+a variance that does not. `weights.state_marginal` multiplies it by the ratios of a step or window.
 
     visits         Tabular, Linear: how a log describes its states
     fixed points   finite_horizon, finite_horizon_by_time, discounted, average_reward

@@ -41,9 +41,9 @@ def classifier(
 
     Density ratios by classification: Qin 1998; Bickel et al. 2007. Corrects the states of old
     batches toward the newest policy of which there are states, against the *mixture* of all that is
-    logged, so that ratios stay below one over the new share (a defensive mixture). Says nothing
-    about a policy that never ran. Consistent if the log-odds are linear in the features: put the
-    time among them where ratios are to depend on it.
+    logged, so that ratios stay below one over the new share (a defensive mixture). It
+    needs states of the policy itself. Consistent if the log-odds are linear in the features: put
+    the time among them where ratios are to depend on it.
 
     Args:
         features: `[S, d]`, given or `random_fourier`; an intercept is added.

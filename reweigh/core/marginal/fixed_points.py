@@ -1,4 +1,4 @@
-"""State ratios as fixed points of the flow of visits: closed forms, nothing to tune.
+"""State ratios as fixed points of the flow of visits: closed forms without settings.
 
 The states that the target visits next are those it visits now, moved by its transitions; the log
 holds samples of both. Each function solves that equation for one notion of visitation. With

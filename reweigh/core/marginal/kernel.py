@@ -1,4 +1,4 @@
-"""Kernel minimax weights: the ratio whose flow of visits no function of a kernel's space can fault.
+"""Kernel minimax weights: the ratio that balances the flow of visits for all of a kernel's space.
 
 A convex quadratic problem, solved in the features of the kernel's own empirical map: exact while
 the states are few, in the span of some of them (Nyström) where they are many.
@@ -26,8 +26,8 @@ class KernelRatios(NamedTuple):
     log_state_ratios: Tensor
     """`[S]` float64: `log m(s_t)`, for `weights.state_marginal`; 0 where no step exists."""
     residual: Tensor
-    """Scalar: the flow's residual on held-out episodes, over that of the best constant ratio: at 1
-    nothing was learnt. It does not reach 0, since held-out episodes have noise of their own."""
+    """Scalar: the flow's residual on held-out episodes, over that of a constant ratio: 1 is no
+    better than the constant. It does not reach 0, since held-out episodes are noisy too."""
     mean: Tensor
     """Scalar: mean ratio over all steps."""
     clipped: Tensor
@@ -133,15 +133,15 @@ def kernel_discounted(
     width = torch.as_tensor(bandwidth, dtype=torch.float64, device=x.device)
     contracts.require_positive("bandwidth", float(width))
 
-    here = segments.existing
-    stops = ends(terminated, segments)[here]
-    embed = _empirical_map(torch.cat([x[here], after[here][~stops]]), width, landmarks, generator)
-    phi, ratio = embed(x[here]), ratio[here]
-    starts = phi[segments.is_first[here]].mean(0)
-    ahead = torch.where(stops.unsqueeze(1), starts, embed(after[here]))
+    steps = segments.existing
+    stops = ends(terminated, segments)[steps]
+    embed = _empirical_map(torch.cat([x[steps], after[steps][~stops]]), width, landmarks, generator)
+    phi, ratio = embed(x[steps]), ratio[steps]
+    starts = phi[segments.is_first[steps]].mean(0)
+    ahead = torch.where(stops.unsqueeze(1), starts, embed(after[steps]))
     drift = discount * ratio.unsqueeze(1) * ahead - phi + (1 - discount) * starts
 
-    best, residual = _cross_validate(phi, drift, segments.episode[here] % folds, ridges)
+    best, residual = _cross_validate(phi, drift, segments.episode[steps] % folds, ridges)
     g = _solve(phi, drift, [best])[0]
     estimate = 1.0 + phi @ g
     m = estimate.clamp(min=0.0)
@@ -150,7 +150,7 @@ def kernel_discounted(
         # Episodes restart at this rate, and their number is known: renewal says how long they are.
         restarts = (1 - discount) + discount * torch.where(stops, ratio, 0.0)
         m = m * len(segments) / (m * restarts).sum()
-    log_m = torch.zeros(segments.size, dtype=x.dtype, device=x.device).index_copy(0, here, m.log())
+    log_m = torch.zeros(segments.size, dtype=x.dtype, device=x.device).index_copy(0, steps, m.log())
     return KernelRatios(
         log_m,
         residual,

@@ -72,7 +72,7 @@ class Tabular:
     An episode that `terminated` ended in a state with no future, where its mass is absorbed; its
     final state is not read. One that was cut, or reached the horizon, did not terminate, and its
     last step is a transition like any other. A state that some episode ends in and no step leaves
-    leads nowhere; what the target would send on from there is missing in the mean ratio.
+    leads nowhere, and the mean ratio lacks the target's visits after it.
     """
 
     states: Tensor
@@ -254,7 +254,7 @@ def ends(terminated: Tensor, segments: Segments) -> Tensor:
 
 
 def _table(x: Tensor, cells: Cells, segments: Segments) -> Tensor:
-    """Rows `[S, d]` in a table `[cells, columns, d]`, 0 where there is no step."""
-    here = segments.existing
+    """Rows `[S, d]` in a table `[cells, columns, d]`, 0 where no step exists."""
+    steps = segments.existing
     table = x.new_zeros(cells.rows, cells.columns, x.shape[1])
-    return table.index_put((cells.row[here], cells.column[here]), x[here])
+    return table.index_put((cells.row[steps], cells.column[steps]), x[steps])

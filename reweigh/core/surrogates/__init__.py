@@ -1,6 +1,6 @@
-"""Objectives to *maximise*, whose gradient is the policy gradient; per step, but for the bound.
+"""Objectives to *maximise*, whose gradient is the policy gradient, `[S]`; `pois_bound` is a scalar.
 
-The stop-gradient lives here: weights, advantages and centres are constants in all per-step ones.
+Weights, advantages and centres are detached here: they are constants in all objectives `[S]`.
 
     weighted    weighted_log_prob, weighted_ratio, expected_value
     clipped     clipped_ratio

@@ -24,8 +24,8 @@ def clipped_ratio(
 
     Schulman et al. 2017 (PPO), equation 7, with `c = 1` and `ε' = ε`; Yu et al. 2025 (DAPO),
     section 3.1, with `ε' > ε`; Queeney et al. 2021 (GePPO), with `c` the ratio to the behaviour
-    that the policy had when the improvement began. Where `A_t < 0` nothing bounds the ratio from
-    above but the dual clip: `max(·, dual_clip · A_t)` there (Ye et al. 2020).
+    that the policy had when the improvement began. Where `A_t < 0` only the dual clip bounds the
+    ratio from above: `max(·, dual_clip · A_t)` there (Ye et al. 2020).
 
     The ratio is the caller's: of the step, the geometric mean over a sequence (GSPO), or, with the
     weights `proximal / behaviour`, that to a proximal policy (decoupled PPO: Hilton et al. 2022; Fu

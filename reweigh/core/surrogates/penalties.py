@@ -95,7 +95,7 @@ def kl_from_reference(log_ratios: Tensor, weights: Tensor, segments: Segments) -
     sampled from the target). With weights 1 the gradient is that of k3 differentiated as it stands.
 
     Args:
-        log_ratios: `[S]`, as in `kl_k1`, target to reference here too.
+        log_ratios: `[S]`, as in `kl_k1`, of the target to the reference.
         weights: `[S]`, as in `kl_k1`.
 
     Returns:
@@ -117,7 +117,7 @@ def entropy(log_probs: Tensor, segments: Segments) -> Tensor:
     """Entropy `H = -Σ_a π_θ(a|s_t) log π_θ(a|s_t)` of each step's policy, in nats.
 
     Args:
-        log_probs: `[S, A]` float32 or float64, normalised (log_softmax), what is differentiated;
+        log_probs: `[S, A]` float32 or float64, normalised (log_softmax), differentiated;
             `-inf` (outside the support) adds 0.
 
     Returns:

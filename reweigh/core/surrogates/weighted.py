@@ -17,8 +17,7 @@ def weighted_log_prob(
     `exp(A/β)` at an advantage of 1 (AWR: Peng et al. 2019).
 
     Args:
-        log_prob_target: `[S]` float32 or float64, under the policy being trained: what is
-            differentiated.
+        log_prob_target: `[S]` float32 or float64, of the policy being trained, differentiated.
         weights: `[S]`, plain weights (not their logarithms).
         advantages: `[S]`, any return or advantage.
 
@@ -44,7 +43,7 @@ def weighted_ratio(
     objective: with step weights, the surrogate `E_φ[ρ A]` of TRPO.
 
     Args:
-        log_ratios: `[S]` float32 or float64, what is differentiated; only its gradient matters.
+        log_ratios: `[S]` float32 or float64, differentiated; only its gradient matters.
         weights: `[S]`, plain weights.
         advantages: `[S]`, any return or advantage.
 
@@ -81,7 +80,7 @@ def expected_value(
 
     Returns:
         `[S]` float64. An action of probability 0 contributes exactly 0 to value and gradient,
-        whatever its action value; a weight of 0 likewise. Constant action values have gradient 0.
+        whatever its action value; so does a weight of 0. Constant action values have gradient 0.
 
     Raises:
         ValueError: Wrong shape; half-precision log-probabilities.

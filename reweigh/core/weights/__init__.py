@@ -1,7 +1,7 @@
-"""Importance weights: which ratios multiply (scope), how large they may grow, what they sum to.
+"""Importance weights: the ratios that multiply (scope), their bounds, and their normalisation.
 
-Everything here takes and returns *log*-weights `[S]` float64, 0 where no step exists; `exp` belongs
-to whoever composes, after every bound, so that nothing overflows on the way. Weights are
+Every function takes and returns *log*-weights `[S]` float64, 0 where no step exists. The caller
+takes `exp` after the last bound, because a product of ratios may overflow before it. Weights are
 differentiable in the log-ratios; the surrogates treat them as constants.
 
     scopes      step, window, prefix, exclusive_prefix, trajectory, geometric_mean, turn_prefix,

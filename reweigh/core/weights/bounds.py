@@ -16,7 +16,7 @@ _LARGEST = math.log(torch.finfo(torch.float64).max)
 
 
 class Bounded(NamedTuple):
-    """Bounded log-weights and what the bound changed."""
+    """Bounded log-weights and the steps that the bound changed."""
 
     log_weights: Tensor
     """`[S]` float64."""
@@ -33,8 +33,8 @@ def clip(log_weights: Tensor, segments: Segments, *, minimum: float, maximum: fl
 
     Args:
         log_weights: `[S]`, or log-ratios.
-        minimum: Smallest weight, at least 0; 0 changes nothing.
-        maximum: Largest weight, at least the minimum and above 0; infinity changes nothing.
+        minimum: Smallest weight, at least 0; 0 does not clip.
+        maximum: Largest weight, at least the minimum and above 0; infinity does not clip.
 
     Returns:
         The log-weights and the steps that were clipped; no gradient goes through those.
@@ -57,7 +57,7 @@ def truncate(log_weights: Tensor, segments: Segments, *, maximum: float) -> Boun
 
     Args:
         log_weights: `[S]`, or log-ratios.
-        maximum: Largest weight, above 0; infinity changes nothing.
+        maximum: Largest weight, above 0; infinity does not clip.
 
     Returns:
         The log-weights and the steps that were truncated. It is `clip` with a minimum of 0.
@@ -104,7 +104,7 @@ def mask_outside(
 
     Masked importance sampling, as IcePop does it per step and others per sequence (on `trajectory`
     or `geometric_mean` weights). Biased; unlike truncation, a weight too large to be believed
-    contributes nothing.
+    contributes 0.
 
     Args:
         log_weights: `[S]`, or log-ratios.
@@ -138,7 +138,7 @@ def power_mean(
         exponent: `s`, below 0: other means do not bound.
 
     Returns:
-        The log-weights and the steps whose weight changed. With `λ = 0` nothing does.
+        The log-weights and the steps whose weight changed. With `λ = 0` none does.
 
     Raises:
         ValueError: A share outside [0, 1]; an exponent that is not negative; wrong shape.
@@ -239,11 +239,11 @@ def veto(
 ) -> Bounded:
     """Weights of 0 throughout every episode in which any step's ratio leaves a band.
 
-    One step at which the two policies disagree beyond belief (a token that the trainer gives a
-    probability of `1e-4` times the sampler's) says that the episode's log-probabilities are wrong.
+    A single step of an incredible ratio (a token that the trainer gives `1e-4` times the sampler's
+    probability) says that the episode's log-probabilities are wrong.
 
     Args:
-        log_weights: `[S]`, of what is kept or rejected.
+        log_weights: `[S]`, kept or rejected.
         log_ratios: `[S]`, which decide.
         segments: Or turns.
         minimum: Smallest ratio that is believed, at least 0.

@@ -1,8 +1,8 @@
 """Several behaviour policies: the density that a weight divides by, and each policy's share.
 
-Per-source weights divide by the policy that sampled the step (`select_behaviour`) and need nothing
-else. Mixtures divide by what all of them together would have sampled, and need every source's
-log-probability of every action: bounded by the closest source instead of ruined by the farthest.
+Per-source weights divide by the policy that sampled the step (`select_behaviour`). Mixtures divide
+by the density of all policies together, and need every source's log-probability of every action:
+the closest source bounds them, whereas a distant source makes per-source weights large.
 """
 
 import math
@@ -140,8 +140,8 @@ def balance_heuristic_trajectory(
 def mixture(log_prob_sources: Tensor, proportions: Tensor, segments: Segments) -> Tensor:
     """Log-probability of a step under a mixture: `log Σ_j α_j π_j(a_t|s_t)`.
 
-    The behaviour to divide by when steps, not trajectories, are what is mixed. The resulting ratio
-    is at most `1 / α_j` times the ratio to source `j`, for every `j`.
+    The behaviour to divide by where steps, not trajectories, are mixed. The resulting ratio is at
+    most `1 / α_j` times the ratio to source `j`, for every `j`.
 
     Args:
         log_prob_sources: `[J, S]`, of every logged action under every source.

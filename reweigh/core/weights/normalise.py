@@ -1,4 +1,4 @@
-"""What weights sum to: self-normalisation over the episodes of a batch.
+"""Self-normalisation: weights over their sum over the episodes of a batch.
 
 A batch that comes in parts (micro-batches, the ranks of a data-parallel group) must be normalised
 as a whole: one episode normalised by itself has weight 1, whatever its weight was. Each part gives
@@ -22,7 +22,7 @@ class LogSums(NamedTuple):
     """`[G, T]` float64: `log Σ_i w_it` over each group's episodes, at each time; ended episodes
     keep their last weight, so that the last column also stands for all times from `T` on."""
     episodes: Tensor
-    """`[G]` float64: how many episodes each group has."""
+    """`[G]` float64: number of episodes in each group."""
 
     def merge(self, other: "LogSums") -> "LogSums":
         """The sums of two parts together: exact, associative and commutative.
@@ -74,7 +74,7 @@ def log_sums_of_groups(
         `LogSums` with `G = groups`.
 
     Raises:
-        ValueError: Wrong shape; fragments, whose earlier weights are not there to sum.
+        ValueError: Wrong shape; fragments, whose earlier weights are missing.
     """
     contracts.require_vector("group", group, len(segments), "episode")
     contracts.require_groups("group", group, groups)
@@ -122,7 +122,7 @@ def self_normalise(
         `[S]`. If no episode is empty, a constant added to all log-weights changes nothing.
 
     Raises:
-        ValueError: Wrong shape; fragments, whose earlier weights are not there to sum.
+        ValueError: Wrong shape; fragments, whose earlier weights are missing.
     """
     everyone = torch.zeros_like(segments.start)
     return self_normalise_groups(log_weights, everyone, segments, groups=1, sums=sums)

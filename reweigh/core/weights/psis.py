@@ -26,7 +26,7 @@ class Smoothed(NamedTuple):
     """The shape of what was smoothed, float64."""
     k_hat: Tensor
     """Shape of each fitted tail, float64: compare it with `k_hat_threshold`. `inf` where no tail
-    could be fitted, `-inf` where the tail is a single value and so needs none."""
+    could be fitted, `-inf` where the tail is a single value."""
     touched: Tensor
     """Bool, the shape of the log-weights: which of them smoothing changed."""
     fraction: Tensor
@@ -34,7 +34,7 @@ class Smoothed(NamedTuple):
 
 
 def tail_length(count: int) -> int:
-    """How many of the largest weights make the tail: a fifth, or `3 √n` above 225."""
+    """The number of largest weights in the tail: a fifth, or `3 √n` above 225."""
     return count // 5 if count <= 225 else math.isqrt(9 * count)
 
 
@@ -44,7 +44,7 @@ def k_hat_threshold(count: int) -> float:
     Vehtari et al. 2024. It is 0.5 at 100 weights and 0.7 from 2155 on.
 
     Args:
-        count: How many weights; with one or none, no `k̂` is low enough.
+        count: Number of weights; with 0 or 1, no `k̂` is low enough.
     """
     return min(1 - 1 / math.log10(count), 0.7) if count > 1 else -math.inf
 
@@ -115,7 +115,7 @@ def pareto_k_of_largest(largest: Tensor, *, count: int) -> Tensor:
     Args:
         largest: `[..., m]` float64, the largest log-weights, in falling order. If they are no more
             than the tail that `count` asks for, the last is the cutoff and the others the tail.
-        count: How many weights there were.
+        count: Number of all weights.
 
     Returns:
         `[...]` float64. With `m` above `tail_length(count)` it is `pareto_k` of them all.
@@ -138,7 +138,7 @@ def _fit(tail: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     length = tail.shape[-1]
     quartile = exceedance[..., int(length / 4 + 0.5) - 1]
     possible = quartile > _LEAST_EXCEEDANCE
-    # Weights that are all 0 are no single value: their difference here is NaN.
+    # False where all weights are 0: the difference of their logarithms is NaN.
     single = tail[..., -1] - tail[..., 0] <= _ROUNDING
     # A tail that cannot be fitted goes through the same arithmetic as one that can.
     safe = torch.where((possible & ~single).unsqueeze(-1), exceedance, 1.0)

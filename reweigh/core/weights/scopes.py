@@ -1,7 +1,7 @@
-"""Which ratios a step's weight multiplies.
+"""Scopes: the ratios that multiply to a step's weight.
 
-With `ρ_t = π_θ(a_t|s_t) / π_φ(a_t|s_t)`: the step's own, those so far, those of the whole episode,
-their geometric mean, those of a window or of the turns so far, or the step's own together with the
+With `ρ_t = π_θ(a_t|s_t) / π_φ(a_t|s_t)`: the ratio of the step, of all steps so far, of the whole
+episode, their geometric mean, of a window or of the turns so far, or of the step together with the
 ratio of the states' marginal distributions. All are log-weights.
 """
 
@@ -33,7 +33,7 @@ def prefix(
 
     Args:
         log_ratios: `[S]`.
-        log_weight_start: `[N]`, the log-weight that the episode's earlier steps have earned. Needed
+        log_weight_start: `[N]`, the log-weight of the episode's earlier steps. Needed
             if any episode is a fragment. Zeros restart the weight at 1, and so take the behaviour's
             state distribution at the cut for the target's.
 
@@ -52,9 +52,9 @@ def exclusive_prefix(
 ) -> Tensor:
     """The product of the ratios before this step: `w_{t-1} = Π_{k<t} ρ_k`.
 
-    Corrects the state alone: `E_φ[w_{t-1} f(s_0..s_t)] = E_θ[f(s_0..s_t)]`. It belongs to what the
-    target's own action distribution is summed over, as in the doubly robust gradient; on a sampled
-    action it leaves a bias that does not vanish, where `prefix` has none.
+    Corrects the state alone: `E_φ[w_{t-1} f(s_0..s_t)] = E_θ[f(s_0..s_t)]`. It is the weight of a
+    sum over all actions of the target, as in the doubly robust gradient; on a sampled action it is
+    biased, where `prefix` is not.
 
     Args:
         log_ratios: `[S]`.
@@ -98,8 +98,8 @@ def trajectory(
 def geometric_mean(log_ratios: Tensor, segments: Segments) -> Tensor:
     """The geometric mean of the episode's ratios, at each of its steps: `W^(1/T)`.
 
-    Zheng et al. 2025 (GSPO), section 4.1. Bounded in practice and of low variance, but it weighs by
-    a power of the trajectory's ratio: nothing is unbiased with it unless `θ = φ` or `T = 1`.
+    Zheng et al. 2025 (GSPO), section 4.1. Bounded in practice and of low variance, but a power of
+    the trajectory's ratio: every estimate is biased unless `θ = φ` or `T = 1`.
 
     Args:
         log_ratios: `[S]`.
@@ -109,7 +109,7 @@ def geometric_mean(log_ratios: Tensor, segments: Segments) -> Tensor:
         `[S]`, constant within an episode. With one step an episode, it is `step`.
 
     Raises:
-        ValueError: Wrong shape; fragments, of which only a part is there to average.
+        ValueError: Wrong shape; fragments, whose earlier ratios are missing.
     """
     segments.require_whole("geometric_mean")
     total = segments.total(step(log_ratios, segments))
@@ -201,7 +201,7 @@ def _start(segments: Segments, log_weight_start: Tensor | None) -> Tensor:
     if segments.has_fragments:
         raise ValueError(
             "log_weight_start is needed: some episodes start after time 0, and their weight begins "
-            "with what the earlier steps earned. Pass it, [N], or zeros to restart at 1, which "
+            "with that of the earlier steps. Pass it, [N], or zeros to restart at 1, which "
             "takes the behaviour's state distribution at the cut for the target's"
         )
     return torch.zeros(len(segments), dtype=torch.float64, device=segments.mask.device)
