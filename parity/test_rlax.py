@@ -1,7 +1,6 @@
 """rlax: one row at a time, its holes deleted; it takes ratios, reweigh their logarithms."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp

@@ -61,7 +61,6 @@ MUTATIONS = [
         "ended.reshape(groups, times + 1)",
     ),
     (SUMS, "(x - largest.gather(-1, group)).exp()", "x.exp()"),
-    (NORMALISE, "torch.where(largest == -torch.inf, 0.0, largest)", "largest"),
     (NORMALISE, "log_weights.masked_fill(~segments.inside, -torch.inf)", "log_weights"),
     (NORMALISE, "log_sum[:, -1:].expand", "(log_sum[:, -1:] - torch.inf).expand"),
     (NORMALISE, "self.episodes + other.episodes", "self.episodes"),
