@@ -70,6 +70,17 @@ def clipped_gradient(x: Inputs) -> Tensor:
     return gradient
 
 
+def vtrace_targets(x: Inputs) -> Tensor:
+    """V-trace's value targets, with ratios truncated at 1."""
+    bounded = rw.weights.truncate(x.ratios, x.segments, maximum=1.0).log_weights
+    trace = rw.advantages.vtrace(
+        *(x.rewards, x.values, x.bootstrap, bounded, bounded, x.segments),
+        discount=0.99,
+        trace_lambda=0.95,
+    )
+    return trace.targets
+
+
 FUNCTIONS: dict[str, Callable[[Inputs], Tensor]] = {
     "`log_ratios`": lambda x: x.ratios,
     "`weights.truncate` of the step's ratio": lambda x: (
@@ -82,11 +93,7 @@ FUNCTIONS: dict[str, Callable[[Inputs], Tensor]] = {
     "`advantages.gae`": lambda x: rw.advantages.gae(
         x.rewards, x.values, x.bootstrap, x.segments, discount=0.99, trace_lambda=0.95
     ),
-    "`advantages.vtrace`": lambda x: (
-        rw.advantages.vtrace(
-            x.rewards, x.values, x.bootstrap, x.ratios, x.segments, discount=0.99, trace_lambda=0.95
-        ).targets
-    ),
+    "`advantages.vtrace`": vtrace_targets,
     "`surrogates.clipped_ratio`, with its gradient": clipped_gradient,
     "`diagnostics.step_health`": lambda x: rw.diagnostics.step_health(x.ratios, x.segments).log_sum,
     "`support.log_prob` of logits": lambda x: rw.support.log_prob(x.logits, x.labels),

@@ -209,16 +209,18 @@ def exact(x: Sampled) -> Tensor:
 
 
 def tabular(x: Sampled) -> Tensor:
-    return by_time(x, x.tabular.log_ratios)
+    return by_time(x, x.tabular.log_state_ratios)
 
 
 def tabular_by_time(x: Sampled) -> Tensor:
-    return by_time(x, marginal.finite_horizon_by_time(x.visits, x.ratios, x.segments).log_ratios)
+    return by_time(
+        x, marginal.finite_horizon_by_time(x.visits, x.ratios, x.segments).log_state_ratios
+    )
 
 
 def linear(x: Sampled) -> Tensor:
     visits = marginal.Linear(*coarse(x), x.never)
-    return by_time(x, marginal.finite_horizon(visits, x.ratios, x.segments).log_ratios)
+    return by_time(x, marginal.finite_horizon(visits, x.ratios, x.segments).log_state_ratios)
 
 
 def coarse(x: Sampled) -> tuple[Tensor, Tensor]:
@@ -233,7 +235,7 @@ def coarse(x: Sampled) -> tuple[Tensor, Tensor]:
 
 
 def discounted(x: Sampled) -> Tensor:
-    return marginal.discounted(x.visits, x.ratios, x.segments, discount=DISCOUNT).log_ratios
+    return marginal.discounted(x.visits, x.ratios, x.segments, discount=DISCOUNT).log_state_ratios
 
 
 def kernel(x: Sampled) -> Tensor:
@@ -244,7 +246,7 @@ def kernel(x: Sampled) -> Tensor:
         x.segments,
         discount=DISCOUNT,
         generator=torch.Generator().manual_seed(x.seed),
-    ).log_ratios
+    ).log_state_ratios
 
 
 def classified(x: Sampled) -> Tensor:

@@ -116,11 +116,14 @@ def traces_uncorrected() -> Context:
         rewards: Tensor,
         values: Tensor,
         bootstrap: Tensor,
-        weights: Tensor,
+        log_rhos: Tensor,
+        log_cs: Tensor,
         segments: Segments,
         **options: float,
     ) -> VTrace:
-        return vtrace(rewards, values, bootstrap, torch.zeros_like(weights), segments, **options)
+        del log_cs
+        ones = torch.zeros_like(log_rhos)
+        return vtrace(rewards, values, bootstrap, ones, ones, segments, **options)
 
     return mock.patch(f"{PART}.vtrace", uncorrected)
 

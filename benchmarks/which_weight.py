@@ -323,16 +323,15 @@ def state_marginal(e: Everything) -> Tensor:
 
 def vtrace(threshold: float) -> Objective:
     def advantages(e: Everything) -> Tensor:
+        bounded = rw.weights.truncate(e.ratios, e.segments, maximum=threshold).log_weights
         return rw.advantages.vtrace(
             e.rewards,
             e.here(e.values(e.problem.target).value),
             e.rewards.new_zeros(len(e.segments)),
-            e.ratios,
+            bounded,
+            bounded,
             e.segments,
             discount=DISCOUNT,
-            max_rho=threshold,
-            max_c=threshold,
-            max_rho_advantage=threshold,
         ).advantages
 
     return weighted(one, advantages)

@@ -1,7 +1,6 @@
 """rlax: one row at a time, its holes deleted; it takes ratios, reweigh their logarithms."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +42,20 @@ def every_row(batch, function):
     return np.concatenate([np.asarray(function(i)) for i in range(len(batch.mask))])
 
 
-def vtrace_arguments(batch):
-    flat = batch.flat
-    return flat(batch.rewards), flat(batch.values), batch.bootstrap, batch.ratios(), batch.segments
+def critic(batch):
+    return batch.flat(batch.rewards), batch.flat(batch.values), batch.bootstrap
+
+
+def bounded(batch, maximum=1.0, leak=0.0):
+    return weights.leaky_truncate(
+        batch.ratios(), batch.segments, maximum=maximum, leak=leak
+    ).log_weights
+
+
+def vtrace(batch, *, max_rho=1.0, leak=0.0, **knobs):
+    """With traces bounded by 1, as in rlax."""
+    bounds = bounded(batch, max_rho, leak), bounded(batch, leak=leak)
+    return advantages.vtrace(*critic(batch), *bounds, batch.segments, discount=GAMMA, **knobs)
 
 
 SETTINGS = [(1.0, 1.0, 1.0), (0.9, 2.0, 1.0), (0.8, 0.7, 1.5), (1.0, 5.0, 0.5)]
@@ -55,17 +65,9 @@ SETTINGS = [(1.0, 1.0, 1.0), (0.9, 2.0, 1.0), (0.8, 0.7, 1.5), (1.0, 5.0, 0.5)]
 @pytest.mark.parametrize("leak", [0.0, 0.3, 1.0])
 def test_vtrace(agree, trace_lambda, max_rho, max_rho_advantage, leak):
     batch = rollouts(1)
-    knobs = {
-        "discount": GAMMA,
-        "trace_lambda": trace_lambda,
-        "max_rho": max_rho,
-        "max_rho_advantage": max_rho_advantage,
-    }
-    if leak == 0.0:
-        ours = advantages.vtrace(*vtrace_arguments(batch), **knobs)
-    else:
-        ours = advantages.leaky_vtrace(*vtrace_arguments(batch), **knobs, leak=leak)
+    ours = vtrace(batch, max_rho=max_rho, leak=leak, trace_lambda=trace_lambda)
     name = "vtrace" if leak == 0.0 else "leaky_vtrace"
+    call = f"advantages.vtrace({'truncate' if leak == 0.0 else 'leaky_truncate'})"
 
     def theirs(i):
         given = Row(batch, i).five
@@ -80,41 +82,36 @@ def test_vtrace(agree, trace_lambda, max_rho, max_rho_advantage, leak):
     agree(
         "rlax",
         f"`{name}` and `{name}_td_error_and_advantage`: errors",
-        f"advantages.{name}(...).targets - values",
+        f"{call}.targets - values",
         batch.steps(ours.targets) - batch.steps(batch.values),
         every_row(batch, lambda i: theirs(i).errors),
     )
     # For λ < 1 rlax mixes the target and the value of the next state, and so weighs with λ once
     # more than the paper, whose advantage is of r + γ v.
-    own = weights.leaky_truncate(
-        batch.ratios(), batch.segments, maximum=max_rho_advantage, leak=leak
-    ).log_weights.exp()
-    rewards, values, bootstrap, _, segments = vtrace_arguments(batch)
-    one_step = advantages.gae(
-        rewards, values, bootstrap, segments, discount=GAMMA, trace_lambda=0.0
-    )
-    mixed = trace_lambda * ours.advantages + (1 - trace_lambda) * own * one_step
+    own = bounded(batch, max_rho_advantage, leak).exp()
+    full = own * (ours.action_values - batch.flat(batch.values))
+    one_step = advantages.gae(*critic(batch), batch.segments, discount=GAMMA, trace_lambda=0.0)
+    mixed = trace_lambda * full + (1 - trace_lambda) * own * one_step
     plain = trace_lambda == 1.0
     agree(
         "rlax",
         f"`{name}_td_error_and_advantage`: advantages, {'λ = 1' if plain else 'λ < 1'}",
-        f"advantages.{name}(...).advantages"
+        f"ρ * ({call}.action_values - values)"
         if plain
-        else f"λ * advantages.{name}(...).advantages + (1 - λ) * ρ * advantages.gae(λ=0)",
-        batch.steps(ours.advantages if plain else mixed),
+        else f"ρ * (λ * ({call}.action_values - values) + (1 - λ) * advantages.gae(λ=0))",
+        batch.steps(full if plain else mixed),
         every_row(batch, lambda i: theirs(i).pg_advantage),
     )
 
 
 def test_plain_errors_are_those_of_the_pair(agree):
     batch = rollouts(2)
-    ours = advantages.vtrace(*vtrace_arguments(batch), discount=GAMMA)
-    leaky = advantages.leaky_vtrace(*vtrace_arguments(batch), discount=GAMMA, leak=0.4)
-    for name, estimate, extra in (("vtrace", ours, ()), ("leaky_vtrace", leaky, (0.6,))):
+    for name, bound, leak in (("vtrace", "truncate", 0.0), ("leaky_vtrace", "leaky_truncate", 0.4)):
+        estimate, extra = vtrace(batch, leak=leak), (1 - leak,) if leak else ()
         agree(
             "rlax",
             f"`{name}` and `{name}_td_error_and_advantage`: errors",
-            f"advantages.{name}(...).targets - values",
+            f"advantages.vtrace({bound}).targets - values",
             batch.steps(estimate.targets) - batch.steps(batch.values),
             every_row(batch, lambda i: compiled(getattr(rlax, name))(*Row(batch, i).five, *extra)),  # noqa: B023
         )
@@ -124,11 +121,12 @@ def test_plain_errors_are_those_of_the_pair(agree):
 def test_importance_corrected_td_errors(agree, trace_lambda):
     batch = rollouts(3)
     ours = advantages.vtrace(
-        *vtrace_arguments(batch),
+        *critic(batch),
+        batch.ratios(),
+        batch.ratios(),
+        batch.segments,
         discount=GAMMA,
         trace_lambda=trace_lambda,
-        max_rho=math.inf,
-        max_c=math.inf,
     )
 
     def theirs(i):
@@ -141,7 +139,7 @@ def test_importance_corrected_td_errors(agree, trace_lambda):
     agree(
         "rlax",
         "`importance_corrected_td_errors` (not exported)",
-        "advantages.vtrace(max_rho=inf, max_c=inf).targets - values",
+        "advantages.vtrace(...).targets - values, unbounded",
         batch.steps(ours.targets) - batch.steps(batch.values),
         every_row(batch, theirs),
     )
@@ -194,9 +192,9 @@ def test_action_value_targets(agree, trace_lambda):
     agree(
         "rlax",
         f"{general}, c = ρ",
-        "advantages.importance_sampled(...)",
+        "advantages.corrected_action_values(...)",
         batch.steps(
-            advantages.importance_sampled(*given, batch.ratios(), segments, discount=GAMMA)
+            advantages.corrected_action_values(*given, batch.ratios(), segments, discount=GAMMA)
         ),
         targets_of(batch, q, rho),
     )
@@ -328,9 +326,8 @@ def test_impala(agree):
     logits = torch.randn(*batch.mask.shape, 4, generator=g).requires_grad_()
     action = torch.randint(4, batch.mask.shape, generator=g)
     batch.target = logits.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    rewards, values, bootstrap, _, segments = vtrace_arguments(batch)
     policies = batch.flat(batch.target), batch.flat(batch.old)
-    ours = recipes.impala(*policies, rewards, values, bootstrap, segments, discount=GAMMA)
+    ours = recipes.impala(*policies, *critic(batch), batch.segments, discount=GAMMA)
 
     def theirs(i):
         gain = rlax.vtrace_td_error_and_advantage(*Row(batch, i).five).pg_advantage
@@ -364,6 +361,7 @@ def test_its_advantage_carries_a_gradient(differ):
         batch.flat(values),
         batch.bootstrap,
         batch.ratios(),
+        batch.ratios(),
         batch.segments,
         discount=GAMMA,
     )
@@ -396,7 +394,7 @@ def test_a_masked_step_leaves_its_value_in_the_advantage_before_it(agree, differ
             sample_mask=array(batch.mask[0]),
         )
 
-    ours = advantages.vtrace(*vtrace_arguments(batch), discount=GAMMA)
+    ours = vtrace(batch)
     errors = batch.steps(ours.targets) - batch.steps(batch.values)
     call = "advantages.vtrace(...).targets - values, Segments with a hole"
     there = theirs(values).errors[batch.mask[0].numpy()]
@@ -407,7 +405,7 @@ def test_a_masked_step_leaves_its_value_in_the_advantage_before_it(agree, differ
     moved = theirs(other).pg_advantage - theirs(values).pg_advantage
     assert abs(float(moved[1]) - GAMMA * min(1.0, float(rho[1])) * 100.0) < 1e-3
     batch.values = other.unsqueeze(0)
-    again = advantages.vtrace(*vtrace_arguments(batch), discount=GAMMA)
+    again = vtrace(batch)
     assert torch.equal(again.advantages, ours.advantages)
     other[2] = torch.nan
     assert np.isnan(np.asarray(theirs(other).errors)).any()

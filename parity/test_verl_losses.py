@@ -255,7 +255,7 @@ def test_gae_over_holes(agree):
     theirs = core_algos.compute_gae_advantage_return(
         batch.rewards, batch.values, batch.mask.float(), torch.tensor(0.97), torch.tensor(0.9)
     )[1]
-    ours = advantages.lambda_return(
+    ours = batch.flat(batch.values) + advantages.gae(
         batch.flat(batch.rewards),
         batch.flat(batch.values),
         torch.zeros(len(batch.mask)),
@@ -266,7 +266,7 @@ def test_gae_over_holes(agree):
     agree(
         "verl",
         "`compute_gae_advantage_return`: returns",
-        "advantages.lambda_return(...)",
+        "values + advantages.gae(...)",
         batch.steps(ours),
         batch.steps(theirs),
     )

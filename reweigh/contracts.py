@@ -1,18 +1,21 @@
-"""Checks on what a caller passes in: each names the argument, what came, and what to do next."""
+"""Checks on arguments: the error names the argument, the user's value, and the next thing to do."""
 
 from collections.abc import Sequence
 
 from torch import Tensor, as_tensor, float32, float64
 from torch import bool as torch_bool
 from torch import int64 as torch_int64
+
+# Private, for want of a public question: torch has none that tells a tensor under vmap, whose
+# values no `if` can look at, from another.
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 
-def vector(name: str, x: Tensor, length: int, unit: str) -> None:
+def require_vector(name: str, x: Tensor, length: int, unit: str) -> None:
     """Requires a tensor `[length]`, one number for each `unit` ("step" or "episode").
 
     Raises:
-        ValueError: Not a tensor, or another shape.
+        ValueError: Not a tensor; wrong shape.
     """
     if not isinstance(x, Tensor):
         raise ValueError(
@@ -25,60 +28,60 @@ def vector(name: str, x: Tensor, length: int, unit: str) -> None:
         )
 
 
-def rows(name: str, x: Tensor, length: int) -> None:
+def require_rows(name: str, x: Tensor, length: int) -> None:
     """Requires a tensor `[length, A]`: a row of numbers, one for each action, at each position.
 
     Raises:
-        ValueError: Not a tensor, or another shape.
+        ValueError: Not a tensor; wrong shape.
     """
     if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[0] != length:
-        found = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        came = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(
             f"{name} must be a torch tensor of shape [{length}, actions], a row for each position "
-            f"of the segments, got {found}"
+            f"of the segments, got {came}"
         )
 
 
-def integers(name: str, x: Tensor, count: int) -> None:
+def require_integers(name: str, x: Tensor, count: int) -> None:
     """Requires int64 `[N]`.
 
     Raises:
-        ValueError: Another shape or dtype.
+        ValueError: Wrong shape or dtype.
     """
-    vector(name, x, count, "episode")
+    require_vector(name, x, count, "episode")
     if x.dtype != torch_int64:
         raise ValueError(f"{name} must be int64, got {x.dtype}")
 
 
-def not_negative(name: str, x: Tensor) -> None:
+def require_not_negative(name: str, x: Tensor) -> None:
     """Requires numbers of at least 0.
 
     Raises:
-        ValueError: A negative one.
+        ValueError: A negative number.
     """
     if bool((x < 0).any()):
         raise ValueError(f"{name} must not be negative, got {int(x.min())}")
 
 
-def covered(name: str, mask: Tensor, inside: Tensor) -> None:
+def require_covered(name: str, mask: Tensor, inside: Tensor) -> None:
     """Requires that every position that is True in a mask belongs to an episode.
 
     Raises:
-        ValueError: Some do not; says how many.
+        ValueError: Positions outside all episodes; says how many.
     """
-    lost = int((mask & ~inside).sum())
-    if lost:
+    outside = int((mask & ~inside).sum())
+    if outside:
         raise ValueError(
-            f"{name} is True at {lost} positions that no episode reaches: lengths count positions, "
-            "holes included (Segments.masked takes a mask alone)"
+            f"{name} is True at {outside} positions that no episode reaches: lengths count "
+            "positions, holes included (Segments.masked takes a mask alone)"
         )
 
 
-def stretches(start: Tensor, stop: Tensor, size: int) -> None:
-    """Requires stretches `[N]` of an axis of `size` positions, none of which overlap.
+def require_disjoint(start: Tensor, stop: Tensor, size: int) -> None:
+    """Requires intervals `[N]`, at least one, of an axis of `size` positions, without overlaps.
 
     Raises:
-        ValueError: None; a bound outside or out of order; an overlap; says which episode's.
+        ValueError: No interval; a bound outside the axis or out of order; an overlap.
     """
     if start.numel() == 0:
         raise ValueError("segments need at least one episode, got none")
@@ -89,6 +92,7 @@ def stretches(start: Tensor, stop: Tensor, size: int) -> None:
             f"episode {i} spans positions {int(start[i])} to {int(stop[i])}, which do not lie in "
             f"order within the {size} positions of the mask"
         )
+    # In the order of their starts, an interval can only overlap with the one before.
     occupied = (stop > start).nonzero().squeeze(1)
     occupied = occupied[start[occupied].argsort()]
     overlap = stop[occupied][:-1] > start[occupied][1:]
@@ -98,10 +102,10 @@ def stretches(start: Tensor, stop: Tensor, size: int) -> None:
 
 
 def counts(name: str, given: Tensor | Sequence[int]) -> Tensor:
-    """Requires non-negative integers `[N]`, and returns them as int64.
+    """Non-negative integers `[N]` as int64.
 
     Raises:
-        ValueError: Another shape, a negative number or a fraction.
+        ValueError: Wrong shape; a negative number or a fraction.
     """
     x = as_tensor(given)
     # An empty list becomes a float tensor; it goes on to the error about having no episode.
@@ -110,12 +114,14 @@ def counts(name: str, given: Tensor | Sequence[int]) -> Tensor:
     return x.long()
 
 
-def precise(name: str, log_prob: Tensor) -> None:
+def require_full_precision(name: str, log_prob: Tensor) -> None:
     """Requires log-probabilities in float32 or float64.
 
+    Half precision is wrong by 0.2 nats after a thousand steps already, and no later summation
+    repairs that.
+
     Raises:
-        ValueError: Half precision: it is wrong by 0.2 nats after a thousand steps already, and no
-            later summation repairs that. Another dtype.
+        ValueError: Another dtype.
     """
     if isinstance(log_prob, Tensor) and log_prob.dtype not in (float32, float64):
         raise ValueError(
@@ -124,7 +130,7 @@ def precise(name: str, log_prob: Tensor) -> None:
         )
 
 
-def between(name: str, value: float, low: float, high: float) -> None:
+def require_between(name: str, value: float, low: float, high: float) -> None:
     """Requires `low ≤ value ≤ high`.
 
     Raises:
@@ -134,7 +140,7 @@ def between(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value}")
 
 
-def at_least(name: str, value: int, least: int) -> None:
+def require_at_least(name: str, value: int, least: int) -> None:
     """Requires an integer of at least `least`.
 
     Raises:
@@ -144,7 +150,7 @@ def at_least(name: str, value: int, least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value}")
 
 
-def positive(name: str, value: float) -> None:
+def require_positive(name: str, value: float) -> None:
     """Requires `value > 0` (infinity is allowed).
 
     Raises:
@@ -154,13 +160,13 @@ def positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be positive, got {value}")
 
 
-def proportions(name: str, x: Tensor, count: int) -> None:
+def require_proportions(name: str, x: Tensor, count: int) -> None:
     """Requires the shares `[count]` of a mixture: none negative, 1 in all.
 
     Raises:
-        ValueError: Another shape, a negative share, or a sum other than 1.
+        ValueError: Wrong shape; a negative share; a sum other than 1.
     """
-    vector(name, x, count, "source")
+    require_vector(name, x, count, "source")
     total = float(x.sum())
     if not (bool((x >= 0).all()) and abs(total - 1.0) < 1e-6):
         raise ValueError(
@@ -169,7 +175,7 @@ def proportions(name: str, x: Tensor, count: int) -> None:
         )
 
 
-def boolean(name: str, x: Tensor) -> None:
+def require_boolean(name: str, x: Tensor) -> None:
     """Requires a tensor of bool.
 
     Raises:
@@ -184,13 +190,13 @@ def can_look_at(x: Tensor) -> bool:
     return x.device.type == "cpu" and not is_functorch_wrapped_tensor(x)
 
 
-def groups(name: str, x: Tensor, count: int) -> None:
+def require_groups(name: str, x: Tensor, count: int) -> None:
     """Requires a vector of int64 in [0, count); the range is checked on the CPU alone.
 
     Raises:
-        ValueError: Another dtype or shape, or a number outside.
+        ValueError: Wrong shape or dtype; a number outside [0, count).
     """
-    vector(name, x, x.numel() if isinstance(x, Tensor) else 0, "episode")
+    require_vector(name, x, x.numel() if isinstance(x, Tensor) else 0, "episode")
     if x.dtype != torch_int64:
         raise ValueError(f"{name} must be int64, got {x.dtype}: number the groups from 0")
     if can_look_at(x) and bool(((x < 0) | (x >= count)).any()):

@@ -209,7 +209,7 @@ PER_STEP = {
         kernel(b) if int((b.segments.lengths > 0).sum()) > 1 else 0 * b.ratios.detach()
     ),
     "classifier": lambda b: (
-        marginal.classifier(features(b), b.rewards > 0, b.segments, ridge=0.1).log_ratios
+        marginal.classifier(features(b), b.rewards > 0, b.segments, ridge=0.1).log_state_ratios
         if 0 < float(b.segments.mean(b.rewards > 0)) < 1
         else 0 * b.ratios.detach()
     ),
@@ -232,20 +232,6 @@ PER_STEP = {
     "one_step": lambda b: advantages.one_step(
         b.rewards, b.values, b.bootstrap, b.segments, discount=0.9
     ),
-    "n_step": lambda b: advantages.n_step(
-        b.rewards, b.values, b.bootstrap, b.segments, discount=0.9, steps=3
-    ),
-    "lambda_return": lambda b: advantages.lambda_return(
-        b.rewards, b.values, b.bootstrap, b.segments, discount=0.9, trace_lambda=0.8
-    ),
-    "corrected_values": lambda b: advantages.corrected_values(
-        b.rewards, b.values, b.bootstrap, b.ratios, b.advantages, b.segments, discount=0.9
-    ),
-    "leaky_vtrace": lambda b: (
-        advantages.leaky_vtrace(
-            b.rewards, b.values, b.bootstrap, b.ratios, b.segments, discount=0.9, leak=0.3
-        ).advantages
-    ),
     "retrace": lambda b: advantages.retrace(*critic(b), b.ratios, b.segments, discount=0.9),
     "tree_backup": lambda b: advantages.tree_backup(*critic(b), b.target, b.segments, discount=0.9),
     "q_lambda": lambda b: advantages.q_lambda(
@@ -254,15 +240,11 @@ PER_STEP = {
     "q_pi_lambda": lambda b: advantages.q_pi_lambda(
         *critic(b), b.segments, discount=0.9, trace_lambda=0.8
     ),
-    "importance_sampled": lambda b: advantages.importance_sampled(
+    "corrected_action_values": lambda b: advantages.corrected_action_values(
         *critic(b), b.ratios, b.segments, discount=0.9
     ),
     "above_baseline": lambda b: advantages.above_baseline(
         b.rewards, b.prefix, b.values, b.segments
-    ),
-    "leave_one_out_by_time": lambda b: advantages.leave_one_out_by_time(b.rewards, b.segments),
-    "minimum_variance_constant": lambda b: advantages.minimum_variance_constant(
-        b.rewards, b.prefix, b.values.square(), b.segments
     ),
     "gae": lambda b: advantages.gae(
         b.rewards, b.values, b.bootstrap, b.segments, discount=0.9, trace_lambda=0.8
@@ -286,7 +268,6 @@ PER_STEP = {
         rows(b), b.values.exp(), rows(b) * b.rewards.unsqueeze(1), b.segments
     ),
     "entropy": lambda b: surrogates.entropy(rows(b), b.segments),
-    "sampled_entropy": lambda b: surrogates.sampled_entropy(b.target, b.values, b.segments),
     "kl_k1": lambda b: surrogates.kl_k1(b.ratios, b.values, b.segments),
     "kl_k2": lambda b: surrogates.kl_k2(b.ratios, b.values, b.segments),
     "kl_k3": lambda b: surrogates.kl_k3(b.ratios, b.values, b.segments),
@@ -296,26 +277,18 @@ PER_STEP = {
         b.rewards, b.segments, b.values > 0
     ),
     "prefix_sum": lambda b: scan.prefix_sum(b.rewards, b.segments),
+    "weighted_recurrence": lambda b: scan.unscale(
+        *scan.weighted_recurrence(b.rewards, b.values, b.advantages, b.segments, discount=0.9)
+    ),
     "linear_recurrence": lambda b: scan.linear_recurrence(b.rewards, b.values, b.segments),
     "max_plus_recurrence": lambda b: scan.max_plus_recurrence(b.rewards, b.values, b.segments),
-    "discounted_window_sum": lambda b: scan.discounted_window_sum(
-        b.rewards, b.segments, steps=3, discount=0.9
-    ),
     "time": lambda b: b.segments.time.double(),
     "spread": lambda b: b.segments.spread(b.bootstrap),
     "next": lambda b: b.segments.next(b.values, b.bootstrap),
-    "smooth_trajectory": lambda b: (
-        weights.smooth_trajectory(weights.trajectory(b.ratios, b.segments), b.segments).log_weights
-    ),
-    "smooth_by_time": lambda b: weights.smooth_by_time(b.prefix, b.segments).log_weights,
     "kl_categorical": lambda b: divergences.kl_categorical(*two_logits(b), b.segments),
     "renyi2_categorical": lambda b: divergences.renyi2_categorical(*two_logits(b), b.segments),
-    "chi_square_categorical": lambda b: divergences.chi_square_categorical(
-        *two_logits(b), b.segments
-    ),
     "kl_gaussian": lambda b: divergences.kl_gaussian(*two_gaussians(b), b.segments),
     "renyi2_gaussian": lambda b: divergences.renyi2_gaussian(*two_gaussians(b), b.segments),
-    "chi_square_gaussian": lambda b: divergences.chi_square_gaussian(*two_gaussians(b), b.segments),
 }
 
 PER_BATCH = {
@@ -329,7 +302,6 @@ PER_BATCH = {
     "count_episodes": lambda b: reduce.count_episodes(b.segments, b.values > 0),
     "count_steps": lambda b: reduce.count_steps(b.segments, b.values > 0),
     "renyi_sample_size": lambda b: surrogates.renyi_sample_size(b.rewards, b.segments),
-    "kish_sample_size": lambda b: surrogates.kish_sample_size(b.prefix, b.segments),
     "pois_bound": lambda b: surrogates.pois_bound(
         b.prefix, b.bootstrap, b.segments.total(b.rewards).exp().sum(), b.segments, delta=0.3
     ),
@@ -355,7 +327,7 @@ def linear(b: Batch) -> marginal.Linear:
 
 
 def ratio_of(b: Batch, estimate: Callable, describe: Callable = tabular, **knobs: float) -> Tensor:
-    m = estimate(describe(b), b.ratios, b.segments, **knobs).log_ratios.exp()
+    m = estimate(describe(b), b.ratios, b.segments, **knobs).log_state_ratios.exp()
     return b.segments.fill(m)
 
 
@@ -371,7 +343,7 @@ def kernel(b: Batch) -> Tensor:
         generator=torch.Generator().manual_seed(0),
         ridges=[0.1],
     )
-    return b.segments.fill(found.log_ratios.exp())
+    return b.segments.fill(found.log_state_ratios.exp())
 
 
 def turns(b: Batch) -> Segments:
@@ -401,17 +373,9 @@ def doubly_robust(b: Batch) -> returns.DoublyRobust:
 
 
 def vtrace(b: Batch) -> advantages.VTrace:
+    bounds = (weights.truncate(b.ratios, b.segments, maximum=x).log_weights for x in (1.3, 0.9))
     return advantages.vtrace(
-        b.rewards,
-        b.values,
-        b.bootstrap,
-        b.ratios,
-        b.segments,
-        discount=0.9,
-        trace_lambda=0.8,
-        max_rho=1.3,
-        max_c=0.9,
-        max_rho_advantage=1.1,
+        b.rewards, b.values, b.bootstrap, *bounds, b.segments, discount=0.9, trace_lambda=0.8
     )
 
 

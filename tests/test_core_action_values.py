@@ -54,8 +54,8 @@ def named(b, trace_lambda):
             advantages.q_pi_lambda(*critic(b), b.segments, **given),
             torch.full_like(rho, trace_lambda),
         ),
-        "importance_sampled": (
-            advantages.importance_sampled(*critic(b), b.ratios, b.segments, discount=GAMMA),
+        "importance sampling": (
+            advantages.corrected_action_values(*critic(b), b.ratios, b.segments, discount=GAMMA),
             rho,
         ),
     }
@@ -76,7 +76,7 @@ def test_without_traces_all_are_the_one_step_target(lengths, seed):
     b = ragged(lengths, seed)
     want = advantages.one_step(b.rewards, b.values, b.bootstrap, b.segments, discount=GAMMA)
     for name, (found, _) in named(b, 0.0).items():
-        if name != "importance_sampled":
+        if name != "importance sampling":
             close(found, want)
 
 
@@ -108,7 +108,8 @@ def test_with_state_values_for_action_values_it_is_the_lambda_return():
     )
     close(
         advantages.q_pi_lambda(*critic(b), b.segments, **knobs),
-        advantages.lambda_return(
+        b.values
+        + advantages.gae(
             b.rewards, b.values, b.bootstrap, b.segments, discount=GAMMA, trace_lambda=0.8
         ),
     )
@@ -125,7 +126,7 @@ def test_importance_sampling_is_doubly_robust():
         discount=GAMMA,
         bootstrap=b.bootstrap,
     ).residuals
-    found = advantages.importance_sampled(*critic(b), b.ratios, b.segments, discount=GAMMA)
+    found = advantages.corrected_action_values(*critic(b), b.ratios, b.segments, discount=GAMMA)
     close(found, b.advantages + residuals)
 
 
@@ -143,7 +144,7 @@ def test_the_first_trace_of_an_episode_does_not_matter():
     b = ragged([3, 2], 4)
     other = b.ratios.clone()
     other[[0, 3]] = -torch.inf
-    for function in (advantages.retrace, advantages.importance_sampled):
+    for function in (advantages.retrace, advantages.corrected_action_values):
         close(
             function(*critic(b), other, b.segments, discount=GAMMA),
             function(*critic(b), b.ratios, b.segments, discount=GAMMA),
@@ -155,7 +156,7 @@ def test_extreme_ratios(dtype):
     segments = Segments.packed([4])
     log_ratios = torch.tensor([0.0, -1e4, 1e4, 0.0], dtype=dtype)
     zero, one = torch.zeros(4, dtype=dtype), torch.ones(4, dtype=dtype)
-    found = advantages.importance_sampled(
+    found = advantages.corrected_action_values(
         one, zero, zero, torch.zeros(1), log_ratios, segments, discount=1.0
     )
     # The ratios of steps 1 and 2 together are 1: rewards 0, 2 and 3 arrive.

@@ -189,8 +189,11 @@ def test_bounds_are_differentiable(bound):
         (lambda x, s: weights.power_mean(x, s, share=1.5), "share must lie in"),
         (lambda x, s: weights.power_mean(x, s, share=0.5, exponent=1), "must be negative"),
         (lambda x, s: weights.excess(x, s, maximum=0), "maximum must be positive"),
-        (lambda x, s: weights.reject(x, x, s), r"kept must be bool.*compare it \(kept > 0\)"),
-        (lambda x, s: weights.reject(x, x[:0] > 0, s), r"kept must have shape \[1\]"),
+        (
+            lambda x, s: weights.reject(x, x, s),
+            r"kept_steps must be bool.*compare it \(kept_steps > 0\)",
+        ),
+        (lambda x, s: weights.reject(x, x[:0] > 0, s), r"kept_steps must have shape \[1\]"),
     ],
 )
 def test_refusals(bound, message):

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 from core_batches import ragged
@@ -41,30 +39,13 @@ def test_ess_by_time_of_merged_sums():
     whole, first, second = ragged([3, 1, 0, 2], 3), slice(0, 4), slice(4, 6)
     parts = ((first, [3, 1]), (second, [0, 2]))
     sums, of_squares = (
-        weights.merge(
+        weights.LogSums.merge(
             *(weights.log_sums(k * whole.prefix[at], Segments.packed(n)) for at, n in parts)
         )
         for k in (1, 2)
     )
     found = diagnostics.ess_of_sums(sums, of_squares)[0]
     torch.testing.assert_close(found, diagnostics.ess_by_time(whole.prefix, whole.segments))
-
-
-def test_gradient_effective_sample_size():
-    log_weights = torch.tensor([3.0, 1.0, 2.0]).log()
-    found = diagnostics.gradient_effective_sample_size(log_weights, torch.tensor([1.0, -3.0, 0.0]))
-    assert found.item() == pytest.approx(2.0)
-    even = diagnostics.gradient_effective_sample_size(log_weights, torch.full((3,), 7.0))
-    torch.testing.assert_close(even, diagnostics.effective_sample_size(log_weights))
-    with pytest.raises(ValueError, match=r"magnitudes must have shape \[3\]"):
-        diagnostics.gradient_effective_sample_size(log_weights, torch.ones(2))
-
-
-def test_weight_summary_of_plain_weights():
-    found = diagnostics.weight_summary(torch.tensor([0.5, 1.5, 1.0, 1.0]).log())
-    assert found == pytest.approx((16 / 4.5, 4, 1.0, math.sqrt(0.125 / 4), 1.5))
-    with pytest.raises(ValueError, match="no weights to summarise"):
-        diagnostics.weight_summary(torch.zeros(0))
 
 
 def test_kl_is_from_behaviour_to_target():

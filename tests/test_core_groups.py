@@ -44,7 +44,7 @@ def by_definition(scores, group, kept, epsilon):
 @given(seed=seeds)
 def test_each_is_its_definition(seed):
     scores, group, kept = random_groups(seed)
-    given = {"groups": 5, "kept": kept}
+    given = {"groups": 5, "kept_episodes": kept}
     found = (
         advantages.group_centred(scores, group, **given),
         advantages.group_relative(scores, group, epsilon=0.1, **given),
@@ -72,7 +72,7 @@ def test_a_rejected_episode_does_not_exist(seed):
     scores, group, kept = random_groups(seed)
     scores = torch.where(kept, scores, torch.nan)
     for function in ALL:
-        found = function(scores, group, groups=5, kept=kept)
+        found = function(scores, group, groups=5, kept_episodes=kept)
         close(found[kept], function(scores[kept], group[kept], groups=5))
         assert bool((found[~kept] == 0).all())
 
@@ -82,9 +82,13 @@ def test_rejected_scores_do_not_pollute_the_accepted():
     scores = torch.tensor([2.0, 0.0, 152.5])
     group, kept = torch.zeros(3, dtype=torch.int64), torch.tensor([True, True, False])
     close(scores[0] - scores.mean(), -49.5, 1e-6)
-    found = advantages.group_centred(scores, group, groups=1, kept=kept)
+    found = advantages.group_centred(scores, group, groups=1, kept_episodes=kept)
     assert found.tolist() == [1.0, -1.0, 0.0]
-    assert advantages.leave_one_out(scores, group, groups=1, kept=kept).tolist() == [2.0, -2.0, 0.0]
+    assert advantages.leave_one_out(scores, group, groups=1, kept_episodes=kept).tolist() == [
+        2.0,
+        -2.0,
+        0.0,
+    ]
 
 
 def test_relative_scores_have_no_scale():
@@ -106,7 +110,7 @@ def test_alone_or_absent():
     for function in ALL:
         assert function(scores, group, groups=9).tolist() == [0.0, 0.0]
         nobody = torch.zeros(2, dtype=torch.bool)
-        assert function(scores, group, groups=9, kept=nobody).tolist() == [0.0, 0.0]
+        assert function(scores, group, groups=9, kept_episodes=nobody).tolist() == [0.0, 0.0]
 
 
 def test_steps_get_the_advantage_of_their_episode():
@@ -124,8 +128,12 @@ def test_steps_get_the_advantage_of_their_episode():
         (torch.tensor([0, 2]), {"groups": 2}, r"group must lie in \[0, 2\), got 0 to 2"),
         (torch.tensor([-1, 0]), {"groups": 2}, "got -1 to 0"),
         (torch.tensor([0.0, 1.0]), {"groups": 2}, "group must be int64"),
-        (torch.tensor([0, 1, 1]), {"groups": 2}, r"scores must have shape \[3\]"),
-        (torch.tensor([0, 1]), {"groups": 2, "kept": torch.ones(2)}, "kept must be bool"),
+        (torch.tensor([0, 1, 1]), {"groups": 2}, r"returns must have shape \[3\]"),
+        (
+            torch.tensor([0, 1]),
+            {"groups": 2, "kept_episodes": torch.ones(2)},
+            "kept_episodes must be bool",
+        ),
         (torch.tensor([0, 1]), {"groups": 2, "epsilon": 0.0}, "epsilon must be positive"),
     ],
 )

@@ -47,7 +47,7 @@ class NoSync(TorchDispatchMode):
 def test_making_and_merging_a_record_does_not_wait_for_the_device():
     b = ragged([4, 0, 6], 0)
     log_weights, group = b.prefix, torch.tensor([0, 1, 1])
-    weights.smooth_by_time(log_weights, b.segments)  # reads what the segments keep from then on
+    diagnostics.ess_by_time(log_weights, b.segments)  # reads what the segments keep from then on
     with NoSync():
         steps = diagnostics.step_health(
             log_weights, b.segments, group=group[b.segments.episode], groups=2
@@ -55,12 +55,10 @@ def test_making_and_merging_a_record_does_not_wait_for_the_device():
         episodes = diagnostics.episode_health(
             log_weights, b.segments, group=group, groups=2, magnitudes=b.bootstrap
         )
-        diagnostics.pool_groups(diagnostics.merge_health(steps, steps))
+        steps.merge(steps).pooled()
         diagnostics.effective_sample_size(log_weights)
-        diagnostics.gradient_effective_sample_size(log_weights, b.advantages)
         diagnostics.ess_by_time(log_weights, b.segments)
         diagnostics.approximate_kl(log_weights, b.segments)
-        weights.smooth_by_time(log_weights, b.segments)
         weights.pareto_k(normal(100, 0))
     with pytest.raises(AssertionError, match="_local_scalar_dense"), NoSync():
         float(episodes.log_sum[0])
@@ -78,7 +76,7 @@ def test_a_reading_is_what_it_says():
     )
     assert found.ess_share == pytest.approx(found.effective_sample_size / 200)
     assert found.gradient_effective_sample_size == pytest.approx(
-        diagnostics.gradient_effective_sample_size(log_weights, f).item()
+        diagnostics.effective_sample_size(log_weights + f.abs().log()).item()
     )
     assert found.k_hat == pytest.approx(weights.pareto_k(log_weights).item())
     assert found.k_hat_threshold == weights.k_hat_threshold(200)
@@ -195,12 +193,12 @@ def test_parts_merge_into_the_whole(keep):
         )
 
     whole, parts = record(slice(None)), [record(at) for at in cuts]
-    merge = diagnostics.merge_health
+    merge = WeightHealth.merge
     same(reduce(merge, parts), whole)
     same(reduce(merge, parts[::-1]), whole)
     same(merge(merge(parts[0], parts[1]), merge(parts[2], parts[3])), whole)
     pooled = weight_health(log_weights, magnitudes=f, keep=keep)
-    same(diagnostics.pool_groups(whole), pooled)
+    same(whole.pooled(), pooled)
     by_group = read(whole, top=(1,))
     alike(by_group.total, read(pooled, top=(1,)).total)
     for g in range(3):
@@ -215,9 +213,9 @@ def test_parts_merge_into_the_whole(keep):
 def test_parts_that_do_not_belong_together():
     one = weight_health(torch.zeros(2))
     with pytest.raises(ValueError, match=r"\[1, 4096\] and \[2, 4096\]: pass every part the same"):
-        diagnostics.merge_health(one, weight_health(torch.zeros(2), groups=2))
+        one.merge(weight_health(torch.zeros(2), groups=2))
     with pytest.raises(ValueError, match=r"\[1, 4096\] and \[1, 8\]"):
-        diagnostics.merge_health(one, weight_health(torch.zeros(2), keep=8))
+        one.merge(weight_health(torch.zeros(2), keep=8))
 
 
 def test_quantiles_beyond_the_kept_weights_come_from_the_histogram():
@@ -311,6 +309,14 @@ def test_healthy_weights_ask_for_nothing():
     assert "of 500 episodes" in sentence
 
 
+def test_few_weights_are_no_doubt_while_they_are_even():
+    even, uneven = (read(weight_health(normal(40, 8, scale))).total for scale in (0.1, 1.5))
+    assert diagnostics.doubts(even, unit="episodes") == ()
+    assert uneven.effective_sample_size < 28
+    doubts = diagnostics.doubts(uneven, unit="episodes")
+    assert any(x.startswith("The effective sample size is") for x in doubts)
+
+
 def test_policies_that_have_no_say():
     group = torch.arange(500) % 5
     log_weights = normal(500, 8, 0.1)
@@ -391,7 +397,7 @@ def test_ranks_merge_into_the_whole(monkeypatch):
 
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: 2)
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    same(merge_over_ranks(parts[0], diagnostics.merge_health), weight_health(log_weights))
+    same(merge_over_ranks(parts[0]), weight_health(log_weights))
 
 
 def test_one_rank_is_the_whole(tmp_path):
@@ -400,6 +406,6 @@ def test_one_rank_is_the_whole(tmp_path):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
     )
-    same(merge_over_ranks(own, diagnostics.merge_health), own)
-    torch.testing.assert_close(merge_over_ranks(sums, weights.merge), sums)
+    same(merge_over_ranks(own), own)
+    torch.testing.assert_close(merge_over_ranks(sums), sums)
     torch.distributed.destroy_process_group()

@@ -69,21 +69,21 @@ def test_chains_are_products_in_order():
 @pytest.mark.parametrize("x", [ENDING, ENDLESS], ids=["ending", "endless"])
 def test_finite_horizons_are_the_recursion_counted_by_hand(x):
     found = marginal.finite_horizon_by_time(x.visits, x.ratios, x.segments)
-    close(found.log_ratios.exp(), by_counting(x, pooled=False), 1e-10)
+    close(found.log_state_ratios.exp(), by_counting(x, pooled=False), 1e-10)
     found = marginal.finite_horizon(x.visits, x.ratios, x.segments)
-    close(found.log_ratios.exp(), by_counting(x, pooled=True), 1e-10)
+    close(found.log_state_ratios.exp(), by_counting(x, pooled=True), 1e-10)
     assert float(found.clipped) == 0.0
 
 
 def test_equal_policies_give_exactly_one():
     x = on_policy(simulate(problem(1, ending=0.4), 4, episodes=50, horizon=9))
     found = marginal.finite_horizon_by_time(x.visits, x.ratios, x.segments)
-    close(found.log_ratios, torch.zeros(x.segments.size))
+    close(found.log_state_ratios, torch.zeros(x.segments.size))
     close(torch.stack([found.residual, found.mean]), [0.0, 1.0])
     x = on_policy(simulate(problem(1, ending=0.9), 4, episodes=50, horizon=100))
     assert bool(x.terminated.all())
     found = marginal.average_reward(x.visits, x.ratios, x.segments)
-    close(found.log_ratios, torch.zeros(x.segments.size))
+    close(found.log_state_ratios, torch.zeros(x.segments.size))
     close(torch.stack([found.residual, found.mean]), [0.0, 1.0])
 
 
@@ -91,7 +91,7 @@ def test_first_states_need_no_correction():
     for x in (ENDING, simulate(problem(5), 5, episodes=40, horizon=1)):
         for estimate in (marginal.finite_horizon, marginal.finite_horizon_by_time):
             found = estimate(x.visits, x.ratios, x.segments)
-            close(found.log_ratios[x.segments.is_first], torch.zeros(len(x.segments)))
+            close(found.log_state_ratios[x.segments.is_first], torch.zeros(len(x.segments)))
 
 
 def test_without_a_future_only_starts_count():
@@ -100,7 +100,7 @@ def test_without_a_future_only_starts_count():
     first = x.segments.is_first.double()
     starts = torch.zeros(5).double().index_add(0, x.states, first)
     visits = torch.zeros(5).double().index_add(0, x.states, torch.ones_like(first))
-    close(found.log_ratios.exp(), (starts / visits)[x.states])
+    close(found.log_state_ratios.exp(), (starts / visits)[x.states])
 
 
 @each
@@ -122,7 +122,7 @@ def test_a_change_of_basis_changes_nothing(name):
         marginal.Linear(features, final, x.terminated), x.ratios, x.segments
     )
     table = FIXED_POINTS[name](x.visits, x.ratios, x.segments)
-    close(linear.log_ratios.exp(), table.log_ratios.exp(), 1e-7)
+    close(linear.log_state_ratios.exp(), table.log_state_ratios.exp(), 1e-7)
 
 
 @each
@@ -134,7 +134,7 @@ def test_a_ridge_does_not_depend_on_the_units(name):
             marginal.Linear(unit * features, unit * final, x.terminated, ridge=0.1),
             x.ratios,
             x.segments,
-        ).log_ratios.exp()
+        ).log_state_ratios.exp()
         for unit in (1.0, 100.0)
     ]
     close(found[1], found[0], 1e-9)
@@ -146,11 +146,11 @@ def test_the_mass_of_visits_is_kept():
     visits = marginal.Linear(*(f @ coarse.double() for f in x.one_hot()), x.terminated)
     for v in (x.visits, visits):
         for estimate in (marginal.finite_horizon, marginal.finite_horizon_by_time):
-            m = estimate(v, x.ratios, x.segments).log_ratios.exp()
+            m = estimate(v, x.ratios, x.segments).log_state_ratios.exp()
             by_time = torch.zeros(8).double().index_add(0, x.segments.time, m)
             # Of the episodes that were cut, nobody knows the rest: the others stand for them.
             close(by_time / 400, torch.ones(8), 1e-9)
-        m = marginal.discounted(v, x.ratios, x.segments, discount=0.9).log_ratios.exp()
+        m = marginal.discounted(v, x.ratios, x.segments, discount=0.9).log_state_ratios.exp()
         close(m.sum() / 400, 10.0, 1e-9)
         close(marginal.average_reward(v, x.ratios, x.segments).mean, 1.0)
 
@@ -165,7 +165,7 @@ def test_what_would_be_negative_is_clipped_and_counted():
     after = segments.next(x, torch.zeros(150).double())
     visits = marginal.Linear(features, final, torch.zeros(150).bool())
     found = marginal.finite_horizon_by_time(visits, 3 * after, segments)
-    m = found.log_ratios.exp()
+    m = found.log_state_ratios.exp()
     assert 0.05 < float(found.clipped) < 0.5
     assert bool((m >= 0).all()) and int((m == 0).sum()) == round(float(found.clipped) * 300)
     close(m.reshape(-1, 2).mean(0), [1.0, 1.0])
@@ -176,14 +176,14 @@ def test_only_relative_ratios_count(name):
     x = ENDLESS
     features = marginal.Linear(*x.one_hot(), x.terminated, ridge=1e-3)
     for visits in (x.visits, features):
-        plain = FIXED_POINTS[name](visits, x.ratios, x.segments).log_ratios
-        shifted = FIXED_POINTS[name](visits, x.ratios + 9000.0, x.segments).log_ratios
+        plain = FIXED_POINTS[name](visits, x.ratios, x.segments).log_state_ratios
+        shifted = FIXED_POINTS[name](visits, x.ratios + 9000.0, x.segments).log_state_ratios
         close(shifted, plain, 1e-9)
-        float32 = FIXED_POINTS[name](visits, x.ratios.float(), x.segments).log_ratios
+        float32 = FIXED_POINTS[name](visits, x.ratios.float(), x.segments).log_state_ratios
         assert float32.dtype == torch.float64
         close(float32, plain, 1e-5)
         wild = torch.where(x.actions == 0, 1e4, -1e4)
-        m = FIXED_POINTS[name](visits, wild, x.segments).log_ratios.exp()
+        m = FIXED_POINTS[name](visits, wild, x.segments).log_state_ratios.exp()
         assert bool(m.isfinite().all())
 
 
@@ -196,7 +196,7 @@ def test_states_that_the_target_avoids_have_ratio_zero():
     never = torch.where(actions == 1, -torch.inf, 0.3)
     found = marginal.finite_horizon(visits, never, Segments.packed([3, 3, 3]))
     want = torch.where(states == 1, 0.0, torch.tensor([1.0, 1.5, 1.5]).repeat(3))
-    close(found.log_ratios.exp(), want)
+    close(found.log_state_ratios.exp(), want)
     close(found.residual, 0.0, 1.0)
     assert bool(torch.isfinite(found.residual))
 
@@ -206,7 +206,7 @@ def occupancy_error(estimate, want, sizes, horizon=10, ending=0.2):
     errors = []
     for episodes in sizes:
         x = simulate(given, 10, episodes=episodes, horizon=horizon)
-        m = estimate(x.visits, x.ratios, x.segments).log_ratios.exp()
+        m = estimate(x.visits, x.ratios, x.segments).log_state_ratios.exp()
         exact = want(given)[x.segments.time, x.states]
         errors.append(float((m - exact).square().mean().sqrt()))
     return errors
@@ -244,7 +244,7 @@ def test_pooling_over_time_finds_the_occupancy_better():
         errors[name] = 0.0
         for seed in range(10):
             x = simulate(given, seed, episodes=200, horizon=10)
-            m = FIXED_POINTS[name](x.visits, x.ratios, x.segments).log_ratios.exp()
+            m = FIXED_POINTS[name](x.visits, x.ratios, x.segments).log_state_ratios.exp()
             mass = torch.zeros(50).double().index_add(0, x.segments.time * 5 + x.states, m) / 200
             errors[name] += float((mass.reshape(10, 5)[4:] - exact).square().sum())
     assert errors["finite horizon"] < 0.5 * errors["by time"]
@@ -259,9 +259,13 @@ def test_dynamics_that_change_with_time_need_a_transition_for_each():
     ratios = torch.tensor([0.4, 1.6]).log()[actions.flatten()]
     segments = Segments.packed([3] * 4000)
     want = torch.tensor([0.4, 1.6])[states[:, 2]]
-    m = marginal.finite_horizon_by_time(visits, ratios, segments).log_ratios.exp().reshape(-1, 3)
+    m = (
+        marginal.finite_horizon_by_time(visits, ratios, segments)
+        .log_state_ratios.exp()
+        .reshape(-1, 3)
+    )
     close(m[:, 2], want, 0.1)
-    m = marginal.finite_horizon(visits, ratios, segments).log_ratios.exp().reshape(-1, 3)
+    m = marginal.finite_horizon(visits, ratios, segments).log_state_ratios.exp().reshape(-1, 3)
     assert float((m[:, 2] - want).abs().mean()) > 0.05
 
 
@@ -270,7 +274,7 @@ def test_long_episodes_find_the_stationary_distribution():
     x = simulate(given, 13, episodes=20, horizon=2000)
     found = marginal.average_reward(x.visits, x.ratios, x.segments)
     last = [given.occupancy(p, 300)[-1] for p in (given.target, given.behaviour)]
-    close(found.log_ratios.exp(), (last[0] / last[1])[x.states], 0.05)
+    close(found.log_state_ratios.exp(), (last[0] / last[1])[x.states], 0.05)
     assert float(found.residual) < 0.02
     fragments = replace(x.segments, time_start=torch.arange(20))
     same = marginal.average_reward(x.visits, x.ratios, fragments)
@@ -283,10 +287,10 @@ def test_the_residual_is_what_the_ratios_leave_of_the_flow(ending):
     rho, count = x.state_normalised_ratios, 5
     for name in ("finite horizon", "discounted"):
         found = FIXED_POINTS[name](x.visits, x.ratios, x.segments)
-        m, gamma = found.log_ratios.exp(), 0.9 if name == "discounted" else 1.0
+        m, gamma = found.log_state_ratios.exp(), 0.9 if name == "discounted" else 1.0
         flow = torch.zeros(count).double()
         total = torch.zeros(count).double()
-        following = x.visits.read(x.segments)[1]
+        following = x.visits.moves(x.segments)[1]
         for k in range(x.segments.size):
             last, first = bool(x.segments.is_last[k]), bool(x.segments.is_first[k])
             ended = last and bool(x.terminated[x.segments.episode[k]])
@@ -338,8 +342,8 @@ def test_final_states_after_a_termination_are_not_read():
     features, final = x.one_hot()
     nan = torch.where(x.terminated[:, None], torch.nan, final)
     for estimate in FIXED_POINTS.values():
-        want = estimate(x.visits, x.ratios, x.segments).log_ratios
+        want = estimate(x.visits, x.ratios, x.segments).log_state_ratios
         found = estimate(replace(x, final_states=garbage).visits, x.ratios, x.segments)
-        close(found.log_ratios, want)
+        close(found.log_state_ratios, want)
         found = estimate(marginal.Linear(features, nan, x.terminated), x.ratios, x.segments)
-        close(found.log_ratios.exp(), want.exp(), 1e-9)
+        close(found.log_state_ratios.exp(), want.exp(), 1e-9)

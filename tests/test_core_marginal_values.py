@@ -6,7 +6,6 @@ from core_batches import close, ragged
 from marginal_samples import problem, simulate
 
 from reweigh.core import marginal, reduce, returns, surrogates, weights
-from reweigh.core.segments import Segments
 
 ENDING = simulate(problem(1, ending=0.4), 1, episodes=60, horizon=9, cut=0.1)
 
@@ -22,7 +21,7 @@ def fitted(x, *, discount, horizon=None):
 def by_counting(x, *, discount, horizon):
     """Backwards through the model of the counts, one time and one pair after the other."""
     policy, count = x.problem.target.softmax(1), len(x.problem.start)
-    following = x.visits.read(x.segments)[1].tolist()
+    following = x.visits.moves(x.segments)[1].tolist()
     pairs = list(zip(x.states.tolist(), x.actions.tolist(), strict=True))
     value, found = [0.0] * count, []
     for _ in range(horizon):
@@ -63,22 +62,6 @@ def test_values_tend_to_the_true_ones():
     assert errors[1] < 0.3 * errors[0] < 0.2
 
 
-def test_one_hot_pairs_give_the_table():
-    x, policy = ENDING, ENDING.problem.target.softmax(1)
-    pair = torch.eye(15).double().reshape(5, 3, 15)
-    after = torch.einsum("sa,saf->sf", policy, pair)[x.visits.read(x.segments)[1]]
-    ended = x.segments.is_last & x.terminated[x.segments.episode]
-    after = torch.where(ended[:, None], 0.0, after)
-    found = marginal.linear_action_values(
-        pair[x.states, x.actions], after, x.rewards, x.segments, discount=0.9
-    )
-    close(found.reshape(5, 3), fitted(x, discount=0.9), 1e-10)
-    ridged = marginal.linear_action_values(
-        pair[x.states, x.actions], after, x.rewards, x.segments, discount=0.9, ridge=0.1
-    )
-    assert float(ridged.norm()) < float(found.norm())
-
-
 def test_refuses_with_the_users_values():
     x = ENDING
     log_probs = x.problem.target.log_softmax(1)
@@ -92,10 +75,6 @@ def test_refuses_with_the_users_values():
         )
     with pytest.raises(ValueError, match="horizon must be an integer of at least 9, got 3"):
         fitted(x, discount=0.9, horizon=3)
-    with pytest.raises(ValueError, match="next_features must have the shape of features"):
-        marginal.linear_action_values(
-            torch.ones(2, 3), torch.ones(2, 1), torch.ones(2), Segments.packed([2]), discount=0.9
-        )
 
 
 def test_the_targets_reward_to_go_is_its_recurrence():
@@ -148,11 +127,11 @@ def with_state_ratio(estimate):
 
 
 def pooled(x):
-    return marginal.finite_horizon(x.visits, x.ratios, x.segments).log_ratios
+    return marginal.finite_horizon(x.visits, x.ratios, x.segments).log_state_ratios
 
 
 def separate(x):
-    return marginal.finite_horizon_by_time(x.visits, x.ratios, x.segments).log_ratios
+    return marginal.finite_horizon_by_time(x.visits, x.ratios, x.segments).log_state_ratios
 
 
 @pytest.mark.parametrize("horizon", [20, 100])

@@ -104,13 +104,6 @@ def test_a_defensive_mixture_is_bounded_by_the_share_of_the_target(share):
         close(found, torch.zeros(30))
 
 
-def test_step_proportions_are_the_shares_of_the_existing_steps():
-    mask = torch.tensor([True, True, False, True, True])
-    source = torch.tensor([0, 2, -7, 2, 2])
-    found = weights.step_proportions(source, Segments.packed([3, 2], mask=mask), sources=4)
-    close(found, [0.25, 0.0, 0.75, 0.0])
-
-
 def test_power_mean_parameters_are_those_of_the_paper():
     moments = torch.tensor([1.0, 4.0, 25.0])
     found = weights.power_mean_parameters(moments, [10, 20, 30], delta=0.1)

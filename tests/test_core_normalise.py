@@ -73,12 +73,12 @@ def test_parts_with_merged_sums_are_normalised_as_the_whole(lengths, seed):
     chosen = [[0], [1, 3], [2, *range(4, len(lengths))]]
     parts = [part(b, own) for own in chosen]
     each = [weights.log_sums(x, s) for x, s, _ in parts]
-    merged = weights.merge(weights.merge(each[2], each[0]), each[1])
+    merged = each[2].merge(each[0]).merge(each[1])
     of_groups = [
         weights.log_sums_of_groups(x, group[own], s, groups=2)
         for own, (x, s, _) in zip(chosen, parts, strict=True)
     ]
-    merged_groups = weights.merge(of_groups[0], weights.merge(of_groups[1], of_groups[2]))
+    merged_groups = of_groups[0].merge(of_groups[1].merge(of_groups[2]))
     for own, (x, s, index) in zip(chosen, parts, strict=True):
         close(weights.self_normalise(x, s, sums=merged), whole[index])
         found = weights.self_normalise_groups(x, group[own], s, groups=2, sums=merged_groups)
@@ -125,7 +125,7 @@ def test_sums_of_other_groups_or_of_too_few_steps_are_refused():
         weights.self_normalise(x, segments, sums=other)
     two = weights.log_sums_of_groups(x, torch.zeros(1).long(), segments, groups=2)
     with pytest.raises(ValueError, match="the parts have 1 and 2 groups"):
-        weights.merge(weights.log_sums(x, segments), two)
+        weights.log_sums(x, segments).merge(two)
 
 
 def test_normalising_weights_of_zero_has_gradients():

@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
-from core_batches import close, ragged
+from core_batches import close
 
-from reweigh.core import diagnostics, divergences, surrogates, weights
+from reweigh.core import divergences, surrogates, weights
 from reweigh.core.ratios import log_ratios
 from reweigh.core.segments import Segments
 
@@ -33,31 +33,25 @@ def test_the_bound_of_the_paper_written_as_a_loop():
     ratios = log_ratios(taken(target, actions), taken(behaviour, actions), segments)
     step_divergence = divergences.renyi2_categorical(target, behaviour, segments)
     p, q = target.softmax(1), behaviour.softmax(1)
-    mean, d2, ws, start = 0.0, 0.0, [], 0
+    mean, d2, start = 0.0, 0.0, 0
     for length, value in zip(LENGTHS, RETURNS.tolist(), strict=True):
         w, product = 1.0, 1.0
         for t in range(start, start + length):
             w *= float(p[t, actions[t]] / q[t, actions[t]])
             product *= sum(float(p[t, a] ** 2 / q[t, a]) for a in range(3))
         mean, d2, start = mean + w * value / 4, d2 + product / 4, start + length
-        ws.append(w)
-    ess = sum(ws) ** 2 / sum(w * w for w in ws)
     size = surrogates.renyi_sample_size(step_divergence, segments)
     log_weights = weights.trajectory(ratios, segments)
-    kish = surrogates.kish_sample_size(log_weights, segments)
     assert size.item() == pytest.approx(4 / d2, rel=1e-12)
-    assert kish.item() == pytest.approx(ess, rel=1e-12)
-    for n in (size, kish):
-        bound = surrogates.pois_bound(log_weights, RETURNS, n, segments, delta=delta)
-        want = mean - 2.5 * math.sqrt((1 - delta) / delta) / math.sqrt(float(n))
-        assert bound.item() == pytest.approx(want, rel=1e-12)
+    bound = surrogates.pois_bound(log_weights, RETURNS, size, segments, delta=delta)
+    want = mean - 2.5 * math.sqrt((1 - delta) / delta) / math.sqrt(float(size))
+    assert bound.item() == pytest.approx(want, rel=1e-12)
     wider = surrogates.pois_bound(log_weights, RETURNS, size, segments, delta=delta, max_return=5.0)
     assert wider.item() == pytest.approx(mean - 5 * math.sqrt((1 - delta) / delta * d2 / 4))
 
 
 @pytest.mark.parametrize("normalise", [False, True])
-@pytest.mark.parametrize("size", ["renyi", "kish"])
-def test_everything_but_the_returns_is_differentiated(normalise, size):
+def test_everything_but_the_returns_is_differentiated(normalise):
     target, behaviour, actions = softmax_policies(1)
     segments = Segments.packed(LENGTHS)
     returns = RETURNS.clone().requires_grad_()
@@ -65,11 +59,8 @@ def test_everything_but_the_returns_is_differentiated(normalise, size):
     def bound(logits):
         ratios = log_ratios(taken(logits, actions), taken(behaviour, actions), segments)
         log_weights = weights.trajectory(ratios, segments)
-        if size == "kish":
-            n = surrogates.kish_sample_size(log_weights, segments)
-        else:
-            step_divergence = divergences.renyi2_categorical(logits, behaviour, segments)
-            n = surrogates.renyi_sample_size(step_divergence, segments)
+        step_divergence = divergences.renyi2_categorical(logits, behaviour, segments)
+        n = surrogates.renyi_sample_size(step_divergence, segments)
         if normalise:
             log_weights = weights.self_normalise(log_weights, segments)
         return surrogates.pois_bound(log_weights, returns, n, segments, delta=0.4)
@@ -111,20 +102,16 @@ def test_on_policy_the_penalty_has_no_gradient(delta):
     segments, leaf = Segments.packed(LENGTHS), target.clone().requires_grad_()
     log_prob = taken(leaf, actions)
     log_weights = weights.trajectory(log_ratios(log_prob, log_prob, segments), segments)
-    sizes = (
-        surrogates.kish_sample_size(log_weights, segments),
-        surrogates.renyi_sample_size(
-            divergences.renyi2_categorical(leaf, target, segments), segments
-        ),
+    size = surrogates.renyi_sample_size(
+        divergences.renyi2_categorical(leaf, target, segments), segments
     )
     total = segments.spread(RETURNS)
     reinforce = surrogates.weighted_log_prob(log_prob, torch.ones(8), total, segments).sum() / 4
-    for size in sizes:
-        assert size.item() == pytest.approx(4)
-        bound = surrogates.pois_bound(log_weights, RETURNS, size, segments, delta=delta)
-        close(gradient(bound, leaf), gradient(reinforce, leaf))
-        want = RETURNS.mean().item() - 2.5 * math.sqrt((1 - delta) / delta / 4)
-        assert bound.item() == pytest.approx(want)
+    assert size.item() == pytest.approx(4)
+    bound = surrogates.pois_bound(log_weights, RETURNS, size, segments, delta=delta)
+    close(gradient(bound, leaf), gradient(reinforce, leaf))
+    want = RETURNS.mean().item() - 2.5 * math.sqrt((1 - delta) / delta / 4)
+    assert bound.item() == pytest.approx(want)
 
 
 def test_the_bound_holds_as_often_as_it_says():
@@ -148,19 +135,11 @@ def test_the_bound_holds_as_often_as_it_says():
     assert min(bounds) < truth < max(bounds) + 3.0
 
 
-def test_the_sample_size_of_kish():
-    b = ragged([3, 2, 5, 1], 4)
-    log_weights = weights.trajectory(b.ratios, b.segments)
-    found = surrogates.kish_sample_size(log_weights, b.segments)
-    close(found, diagnostics.effective_sample_size(b.segments.last(log_weights)))
-    close(surrogates.kish_sample_size(log_weights + 1e4, b.segments), found, 1e-9)
-
-
 def test_extreme_weights_stay_finite_when_normalised():
     segments = Segments.packed([2, 2, 1])
     ratios = torch.tensor([1e4, -3e3, 5.0, 1e4, -1e4], dtype=torch.float64, requires_grad=True)
     log_weights = weights.trajectory(ratios, segments)
-    size = surrogates.kish_sample_size(log_weights, segments)
+    size = torch.tensor(1.0)
     bound = surrogates.pois_bound(
         weights.self_normalise(log_weights, segments),
         torch.tensor([1.0, 2.0, -1.0]),
@@ -168,7 +147,6 @@ def test_extreme_weights_stay_finite_when_normalised():
         segments,
         delta=0.5,
     )
-    assert size.item() == pytest.approx(1.0)
     assert bound.item() == pytest.approx(0.0)
     assert bool(gradient(bound, ratios).isfinite().all())
 
@@ -195,7 +173,6 @@ def test_refusals():
     for name, call in {
         "pois_bound": lambda: surrogates.pois_bound(one, one, size, part, delta=0.5),
         "renyi_sample_size": lambda: surrogates.renyi_sample_size(one, part),
-        "kish_sample_size": lambda: surrogates.kish_sample_size(one, part),
     }.items():
         with pytest.raises(ValueError, match=f"{name} needs whole episodes"):
             call()
@@ -209,10 +186,6 @@ def test_without_doubt_a_worthless_sample_is_not_penalised():
     assert sure.item() == 1.0
     empty = surrogates.pois_bound(log_weights, torch.zeros(2), nothing, segments, delta=0.5)
     assert empty.item() == 0.0
-    never = torch.full((2,), -torch.inf, dtype=torch.float64, requires_grad=True)
-    size = surrogates.kish_sample_size(never, segments)
-    assert size.item() == 0.0
-    assert torch.autograd.grad(size, never)[0].tolist() == [0.0, 0.0]
 
 
 def test_an_infinite_divergence_makes_the_sample_worthless_and_no_gradient_nan():

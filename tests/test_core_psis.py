@@ -2,15 +2,10 @@ import math
 
 import pytest
 import torch
-from core_batches import ragged, ragged_lengths, scatter, seeds
-from hypothesis import given, settings
 
 from reweigh.core import weights
-from reweigh.core.segments import Segments
-from reweigh.core.weights.psis import tail_length
+from reweigh.core.weights.psis import pareto_k_of_largest, tail_length
 from reweigh.verify.golden import load
-
-few = settings(max_examples=15, deadline=None, derandomize=True)
 
 
 def close(found, want, tolerance=1e-12):
@@ -211,61 +206,7 @@ def test_k_hat_from_the_largest_alone():
     ordered = log_weights.sort(descending=True).values
     want = weights.pareto_k(log_weights)
     for kept in (95, 500, 1000):
-        close(weights.pareto_k_of_largest(ordered[:kept], count=1000), want)
+        close(pareto_k_of_largest(ordered[:kept], count=1000), want)
     # One fewer than the tail and its cutoff: the tail is shorter.
-    assert weights.pareto_k_of_largest(ordered[:94], count=1000).item() != want.item()
-    assert weights.pareto_k_of_largest(ordered[:5], count=1000).item() == math.inf
-
-
-@few
-@given(lengths=ragged_lengths, seed=seeds)
-def test_smoothing_is_over_all_episodes_at_each_time(lengths, seed):
-    lengths = [*lengths * 5, *range(30)]
-    b = ragged(lengths, seed)
-    prefix = b.prefix * 3
-    rows = []
-    for time in range(b.segments.most_steps):
-        row = []
-        for start, stop in zip(b.segments.start.tolist(), b.segments.stop.tolist(), strict=True):
-            own = prefix[start:stop]
-            row.append(own[min(time, len(own) - 1)].item() if len(own) else 0.0)
-        rows.append(weights.pareto_smooth(torch.tensor(row, dtype=torch.float64)))
-    found = weights.smooth_by_time(prefix, b.segments)
-    close(found.k_hat, torch.stack([row.k_hat for row in rows]))
-    for step in range(b.segments.size):
-        row, episode = rows[int(b.segments.time[step])], int(b.segments.episode[step])
-        close(found.log_weights[step], row.log_weights[episode])
-    assert found.touched.equal(found.log_weights != prefix)
-    close(found.fraction, found.touched.double().mean())
-
-
-@pytest.mark.parametrize("smooth", [weights.smooth_by_time, weights.smooth_trajectory])
-def test_smoothing_in_another_layout(smooth):
-    packed = ragged([*range(5), *[3] * 40], 0)
-    moved, positions = scatter(packed, 0)
-    want, found = (smooth(b.prefix * 3, b.segments) for b in (packed, moved))
-    assert want.fraction.item() > 0
-    close(found.log_weights[positions], want.log_weights)
-    close(found.k_hat, want.k_hat)
-    close(found.fraction, want.fraction)
-    assert found.touched[positions].equal(want.touched)
-    assert found.touched.sum().item() == want.touched.sum().item()
-
-
-def test_trajectories_are_smoothed_over_episodes():
-    b = ragged([*range(5), *[3] * 40], 0)
-    whole = weights.trajectory(b.ratios * 3, b.segments)
-    found = weights.smooth_trajectory(whole, b.segments)
-    each = weights.pareto_smooth(b.segments.last(whole))
-    close(found.log_weights, b.segments.spread(each.log_weights))
-    close(found.k_hat, each.k_hat)
-    by_time = weights.smooth_by_time(whole, b.segments)
-    close(by_time.log_weights, found.log_weights)
-    close(by_time.k_hat, each.k_hat.expand(4))
-    assert found.touched.equal(found.log_weights != whole)
-    close(found.fraction, found.touched.double().mean())
-
-
-def test_refuses_fragments():
-    with pytest.raises(ValueError, match="smooth_by_time needs whole episodes"):
-        weights.smooth_by_time(torch.zeros(2), Segments.packed([2], time_start=torch.tensor([4])))
+    assert pareto_k_of_largest(ordered[:94], count=1000).item() != want.item()
+    assert pareto_k_of_largest(ordered[:5], count=1000).item() == math.inf

@@ -209,3 +209,18 @@ def test_a_weight_that_overflows_on_no_reward_is_nothing():
     torch.testing.assert_close(found.tolist(), [0.9 + 0.729, 1.81, 0.9, 1.0])
     gradients = torch.autograd.grad(found.sum(), (ratios, rewards))
     assert all(g.isfinite().all() for g in gradients)
+
+
+def test_without_a_discounted_future_ratios_that_overflow_do_not_matter():
+    segments = Segments.packed([2])
+    log_ratios = torch.tensor([0.0, 800.0], dtype=torch.float64, requires_grad=True)
+    ones, zero = torch.ones(2), torch.zeros(2)
+    found = returns.target_reward_to_go(ones, log_ratios, segments, discount=0.0)
+    assert found.tolist() == [1.0, 1.0]
+    robust = returns.doubly_robust_values(ones, log_ratios, zero, zero, segments, discount=0.0)
+    assert robust.residuals.tolist() == [1.0, 1.0]
+    assert robust.values.tolist() == [1.0, torch.inf]
+    gradient = torch.autograd.grad(robust.residuals.sum() + robust.values[0], log_ratios)[0]
+    assert gradient.tolist() == [1.0, 0.0]
+    found = returns.weighted_reward_to_go(ones, log_ratios, segments, discount=0.0)
+    assert found.tolist() == [1.0, torch.inf]

@@ -6,11 +6,12 @@ from core_batches import ragged, ragged_lengths, seeds
 from hypothesis import given, settings
 
 from reweigh.core.scan import (
-    discounted_window_sum,
     linear_recurrence,
     max_plus_recurrence,
     prefix_sum,
+    times,
     unscale,
+    weighted_recurrence,
 )
 from reweigh.core.segments import Segments
 
@@ -98,20 +99,6 @@ def test_minus_infinity_in_a_maximum():
     assert found.tolist() == [-torch.inf, 1.0, 5.0]
 
 
-@several
-@given(lengths=ragged_lengths, seed=seeds)
-def test_discounted_window_sum_is_the_loop(lengths, seed):
-    batch = ragged(lengths, seed)
-    for steps in (1, 2, 3, 6, 50):
-        want = [0.0] * sum(lengths)
-        for start, stop in spans(batch.segments):
-            for t in range(start, stop):
-                window = batch.rewards[t : min(t + steps, stop)].tolist()
-                want[t] = sum(0.9**k * reward for k, reward in enumerate(window))
-        found = discounted_window_sum(batch.rewards, batch.segments, steps=steps, discount=0.9)
-        torch.testing.assert_close(found, torch.tensor(want, dtype=torch.float64))
-
-
 def test_what_is_scaled_overflows_only_if_it_must():
     value = torch.tensor([1.0, 0.0, 1e-300, -2.0, 3.0], dtype=torch.float64, requires_grad=True)
     scale = torch.tensor([0.0, 1e4, 1000.0, 1e4, -torch.inf], dtype=torch.float64)
@@ -134,3 +121,36 @@ def test_what_is_broken_in_one_episode_stays_there(broken):
         found = linear_recurrence(x, a, segments)
         whole = linear_recurrence(torch.ones(8).double(), a, segments)
         assert found[[0, 1, 2, 6, 7]].tolist() == whole[[0, 1, 2, 6, 7]].tolist()
+
+
+@several
+@given(lengths=ragged_lengths, seed=seeds)
+def test_the_weighted_recurrence_is_the_loop(lengths, seed):
+    b = ragged(lengths, seed)
+    x, w, c = (y.tolist() for y in (b.rewards, b.values.exp(), b.advantages.exp()))
+    want = [0.0] * sum(lengths)
+    for start, stop in spans(b.segments):
+        later = 0.0
+        for t in reversed(range(start, stop)):
+            later = want[t] = w[t] * x[t] + 0.9 * 0.8 * c[t] * later
+    found = weighted_recurrence(
+        b.rewards, b.values, b.advantages, b.segments, discount=0.9, trace_lambda=0.8
+    )
+    torch.testing.assert_close(unscale(*found), torch.tensor(want, dtype=torch.float64))
+    assert bool((found[1] >= 0).all()) and bool(found[0].isfinite().all())
+
+
+@pytest.mark.parametrize("factors", [(0.0, 1.0), (1.0, 0.0)])
+def test_a_factor_of_zero_cuts_an_infinite_coefficient(factors):
+    x = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros(2, dtype=torch.float64)
+    decay = torch.tensor([800.0, 0.0], dtype=torch.float64, requires_grad=True)
+    discount, trace_lambda = factors
+    found = weighted_recurrence(
+        x, zero, decay, Segments.packed([2]), discount=discount, trace_lambda=trace_lambda
+    )
+    assert unscale(*found).tolist() == [1.0, 1.0]
+    assert torch.autograd.grad(unscale(*found).sum(), x)[0].tolist() == [1.0, 1.0]
+    infinite = torch.tensor([torch.inf, 1.0])
+    assert times(0.0, infinite).tolist() == [0.0, 0.0]
+    assert times(2.0, infinite).tolist() == [torch.inf, 2.0]

@@ -364,7 +364,7 @@ def test_refusals():
         surrogates.expected_value(torch.zeros(1, 2).half(), one, torch.zeros(1, 2), segments)
     with pytest.raises(ValueError, match=r"shape of log_probs, \[1, 2\].*got \[1, 1\]"):
         surrogates.expected_value(torch.zeros(1, 2), one, torch.zeros(1, 1), segments)
-    with pytest.raises(ValueError, match=r"log_prob is torch\.bfloat16"):
+    with pytest.raises(ValueError, match=r"log_prob_target is torch\.bfloat16"):
         surrogates.weighted_log_prob(one.bfloat16(), one, one, segments)
 
 

@@ -97,7 +97,7 @@ def test_the_estimate_is_the_formula(fixed_point):
         x.batch.terminated | (x.segments.lengths < 6),
         5,
     )
-    log_m = fixed_point(visits, x.log_ratios, x.segments).log_ratios
+    log_m = fixed_point(visits, x.log_ratios, x.segments).log_state_ratios
     found = tabular_marginal(x, fixed_point=fixed_point)
     assert value(found) == pytest.approx(by_loops(x, log_m), rel=1e-10)
     want = (log_m + x.log_ratios).exp() / log_m.exp().mean()

@@ -150,8 +150,9 @@ def test_at_the_behaviour_the_step_estimator_is_the_policy_gradient_with_its_adv
         sample.rewards, values, after, sample.segments, discount=DISCOUNT, trace_lambda=0.95
     )
     # V-trace's estimate of the action's value goes on by its targets, not by λ at the first step.
+    ones = torch.zeros_like(values)
     trace = advantages.vtrace(
-        sample.rewards, values, after, torch.zeros_like(values), sample.segments,
+        sample.rewards, values, after, ones, ones, sample.segments,
         discount=DISCOUNT, trace_lambda=0.95,
     )  # fmt: skip
     torch.testing.assert_close(trace.targets, above + values)

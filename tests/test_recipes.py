@@ -11,12 +11,12 @@ import recipe_table
 import torch
 from core_batches import close, ragged, scatter
 from recipe_table import GAMMA, RECIPES, group, own_data, pairs, plain_coefficients
+from reweigh.verify.samples import enumerated, logged, logged_mixture
 
 from reweigh import recipes
 from reweigh.core import advantages, divergences, returns, weights
 from reweigh.core.segments import Segments
 from reweigh.verify.golden import SHIPPED, Problem, tensor
-from reweigh.verify.samples import enumerated, logged, logged_mixture
 
 GOLDEN = json.loads(SHIPPED.read_text())
 FILES = sorted((Path(recipes.__file__).parent).glob("*.py"))
@@ -222,7 +222,7 @@ def test_geppo_counts_each_policy_by_its_proportion():
         b.advantages,
         age,
         b.segments,
-        shares=weights.step_proportions(age - 1, b.segments, sources=3),
+        shares=torch.tensor([4, 2, 6]).double() / 12,
         clip=0.2,
         mean_age=1.5,
     )
@@ -625,8 +625,9 @@ def test_arguments_that_would_broadcast_are_refused():
 def test_the_impala_critic_regresses_on_the_same_trace():
     b = ragged([4, 2], 19)
     b.target.requires_grad_()
+    bounded = weights.truncate(b.ratios, b.segments, maximum=1.0).log_weights
     trace = advantages.vtrace(
-        b.rewards, b.values, b.bootstrap, b.ratios, b.segments, discount=GAMMA
+        b.rewards, b.values, b.bootstrap, bounded, bounded, b.segments, discount=GAMMA
     )
     close(gradient(RECIPES["impala"](b), b.target), -trace.advantages / 2)
 

@@ -144,7 +144,7 @@ def test_the_words_contain_the_numbers():
     said = rw.recommend(target, behaviour, segments)
     prefix = rw.weights.prefix(rw.log_ratios(target, behaviour, segments), segments)
     last = segments.last(prefix)
-    summary = rw.diagnostics.weight_summary(last)
+    summary = rw.diagnostics.read(rw.diagnostics.weight_health(last)).total
     by_time = rw.diagnostics.ess_by_time(prefix, segments)
     words = " ".join(str(said).split())
     for number in (
@@ -238,7 +238,7 @@ def test_a_low_mean_of_uneven_ratios_proves_nothing():
 def test_few_effective_episodes_say_collect_though_their_mean_weight_is_right():
     target, behaviour, segments = flips(500, 200, 0.4)
     last = segments.last(rw.weights.prefix(rw.log_ratios(target, behaviour, segments), segments))
-    summary = rw.diagnostics.weight_summary(last)
+    summary = rw.diagnostics.read(rw.diagnostics.weight_health(last)).total
     assert summary.mean > 0.2 and summary.effective_sample_size < 10
     assert rw.recommend(target, behaviour, segments).collect
 

@@ -65,8 +65,8 @@ class Folds:
     seed: int
 
     def __post_init__(self):
-        contracts.at_least("folds", self.count, 2)
-        contracts.at_least("seed", self.seed, 0)
+        contracts.require_at_least("folds", self.count, 2)
+        contracts.require_at_least("seed", self.seed, 0)
 
     def of(self, episode: np.ndarray) -> np.ndarray:
         """The fold of each episode, `[N]` int64 in [0, count)."""

@@ -7,14 +7,11 @@ differentiable in both policies; where a divergence is infinite, its gradient is
 Estimates from sampled log-ratios are in `core.diagnostics`.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
+from reweigh import contracts
 from reweigh.core.segments import Segments
-
-_LOG_MAXIMUM = math.log(torch.finfo(torch.float64).max)
 
 
 def kl_categorical(logits_p: Tensor, logits_q: Tensor, segments: Segments) -> Tensor:
@@ -22,18 +19,18 @@ def kl_categorical(logits_p: Tensor, logits_q: Tensor, segments: Segments) -> Te
 
     Args:
         logits_p: `[S, A]`, unnormalised; `-inf` is an action never taken.
-        logits_q: `[S, A]`, likewise.
-        segments: Where the episodes lie.
+        logits_q: `[S, A]`, of the other policy.
 
     Returns:
         `[S]` float64, differentiable in both; `inf` where `q` never takes an action of `p`. 0 where
         the policies are equal.
 
     Raises:
-        ValueError: Another shape.
+        ValueError: Wrong shape.
     """
     log_p, log_q, _, infinite = _log_probs(logits_p, logits_q, segments)
-    return segments.fill(_or_infinity((log_p.exp() * (log_p - log_q)).sum(1), infinite))
+    divergence = (log_p.exp() * (log_p - log_q)).sum(1)
+    return segments.fill(torch.where(infinite, torch.inf, divergence))
 
 
 def renyi2_categorical(logits_p: Tensor, logits_q: Tensor, segments: Segments) -> Tensor:
@@ -45,36 +42,18 @@ def renyi2_categorical(logits_p: Tensor, logits_q: Tensor, segments: Segments) -
 
     Args:
         logits_p: `[S, A]`, unnormalised; `-inf` is an action never taken.
-        logits_q: `[S, A]`, likewise.
-        segments: Where the episodes lie.
+        logits_q: `[S, A]`, of the other policy.
 
     Returns:
         `[S]` float64, differentiable in both; `inf` where `q` never takes an action of `p`. Never
         below `kl_categorical`.
 
     Raises:
-        ValueError: Another shape.
+        ValueError: Wrong shape.
     """
     log_p, log_q, taken, infinite = _log_probs(logits_p, logits_q, segments)
     terms = torch.where(taken, 2 * log_p - log_q, -torch.inf)
-    return segments.fill(_or_infinity(terms.logsumexp(1), infinite))
-
-
-def chi_square_categorical(logits_p: Tensor, logits_q: Tensor, segments: Segments) -> Tensor:
-    """Chi-square `χ²(p ‖ q) = Σ_a (p_a - q_a)² / q_a`: the variance of the step's weight.
-
-    Args:
-        logits_p: `[S, A]`, unnormalised; `-inf` is an action never taken.
-        logits_q: `[S, A]`, likewise.
-        segments: Where the episodes lie.
-
-    Returns:
-        `[S]` float64: `exp(D_2) - 1`, as differentiable as `renyi2_categorical`.
-
-    Raises:
-        ValueError: Another shape.
-    """
-    return _chi_square(renyi2_categorical(logits_p, logits_q, segments))
+    return segments.fill(torch.where(infinite, torch.inf, terms.logsumexp(1)))
 
 
 def kl_gaussian(
@@ -83,17 +62,16 @@ def kl_gaussian(
     """`KL(p ‖ q) = Σ_d log(σ_q/σ_p) + (σ_p² + (μ_p - μ_q)²)/(2σ_q²) - ½`, in nats.
 
     Args:
-        mean_p: `[S, D]`.
-        deviation_p: `[S, D]`, standard deviations (neither variances nor logarithms).
-        mean_q: `[S, D]`.
-        deviation_q: `[S, D]`.
-        segments: Where the episodes lie.
+        mean_p: `[S, D]`, as the others.
+        deviation_p: Standard deviations (neither variances nor logarithms).
+        mean_q: Of the other policy.
+        deviation_q: Of the other policy.
 
     Returns:
         `[S]` float64, differentiable in all. 0 where the policies are equal.
 
     Raises:
-        ValueError: Another shape; a deviation that is not positive.
+        ValueError: Wrong shape; a deviation that is not positive.
     """
     ratio, shift = _standardised(mean_p, deviation_p, mean_q, deviation_q, segments)
     return segments.fill(((ratio.square() + shift.square() - 1) / 2 - ratio.log()).sum(1))
@@ -109,18 +87,17 @@ def renyi2_gaussian(
     has none.
 
     Args:
-        mean_p: `[S, D]`.
-        deviation_p: `[S, D]`, standard deviations (neither variances nor logarithms).
-        mean_q: `[S, D]`.
-        deviation_q: `[S, D]`.
-        segments: Where the episodes lie.
+        mean_p: `[S, D]`, as the others.
+        deviation_p: Standard deviations (neither variances nor logarithms).
+        mean_q: Of the other policy.
+        deviation_q: Of the other policy.
 
     Returns:
         `[S]` float64, differentiable in all; `inf` where `σ_p² ≥ 2σ_q²` in any dimension. Never
         below `kl_gaussian`.
 
     Raises:
-        ValueError: Another shape; a deviation that is not positive.
+        ValueError: Wrong shape; a deviation that is not positive.
     """
     ratio, shift = _standardised(mean_p, deviation_p, mean_q, deviation_q, segments)
     rest = 2 - ratio.square()
@@ -128,28 +105,7 @@ def renyi2_gaussian(
     # Replaced before the logarithm and the division: selecting afterwards leaves a NaN gradient.
     rest = torch.where(infinite, 1.0, rest)
     each = shift.square() / rest - ratio.log() - rest.log() / 2
-    return segments.fill(_or_infinity(each.sum(1), infinite.any(1)))
-
-
-def chi_square_gaussian(
-    mean_p: Tensor, deviation_p: Tensor, mean_q: Tensor, deviation_q: Tensor, segments: Segments
-) -> Tensor:
-    """Chi-square divergence `χ²(p ‖ q) = E_q[(p/q - 1)²]`: the variance of the step's weight.
-
-    Args:
-        mean_p: `[S, D]`.
-        deviation_p: `[S, D]`, standard deviations (neither variances nor logarithms).
-        mean_q: `[S, D]`.
-        deviation_q: `[S, D]`.
-        segments: Where the episodes lie.
-
-    Returns:
-        `[S]` float64: `exp(D_2) - 1`, as differentiable as `renyi2_gaussian`.
-
-    Raises:
-        ValueError: Another shape; a deviation that is not positive.
-    """
-    return _chi_square(renyi2_gaussian(mean_p, deviation_p, mean_q, deviation_q, segments))
+    return segments.fill(torch.where(infinite.any(1), torch.inf, each.sum(1)))
 
 
 def _log_probs(
@@ -183,10 +139,10 @@ def _standardised(
 
 def _deviation(name: str, deviation: Tensor, mean: Tensor, segments: Segments) -> Tensor:
     _same_shape("mean_p", mean, name, deviation)
-    # Not 0 where no step exists: it is divided by.
+    # Where no step exists it is 1, not 0: it is a divisor.
     deviation = torch.where(segments.inside.unsqueeze(1), deviation.double(), 1.0)
     # On an accelerator the check would stall it, and a NaN reaches the loss instead.
-    if deviation.device.type == "cpu" and not bool((deviation > 0).all()):
+    if contracts.can_look_at(deviation) and not bool((deviation > 0).all()):
         raise ValueError(
             f"{name} must be positive, got {float(deviation.min())}: pass standard deviations, the "
             "exponential of what a network gives as their logarithm"
@@ -200,13 +156,3 @@ def _same_shape(first_name: str, first: Tensor, name: str, x: Tensor) -> None:
             f"{first_name} and {name} must have one shape, got {list(first.shape)} and "
             f"{list(x.shape)}: expand the smaller one"
         )
-
-
-def _or_infinity(finite: Tensor, infinite: Tensor) -> Tensor:
-    return torch.where(infinite, torch.inf, finite)
-
-
-def _chi_square(renyi2: Tensor) -> Tensor:
-    # Where exp overflows, inf, with gradient 0: inf would meet the zeros of a softmax behind it.
-    beyond = renyi2 > _LOG_MAXIMUM
-    return _or_infinity(torch.where(beyond, 0.0, renyi2).expm1(), beyond)

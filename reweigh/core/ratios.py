@@ -46,7 +46,7 @@ def checked_log_prob(name: str, log_prob: Tensor, segments: Segments) -> Tensor:
     Raises:
         ValueError: Another shape; half precision; on the CPU, a NaN or `+inf`.
     """
-    contracts.precise(name, log_prob)
+    contracts.require_full_precision(name, log_prob)
     log_prob = segments.as_float64(name, log_prob)
     refuse(name, log_prob, ~(log_prob < torch.inf), segments)
     return log_prob

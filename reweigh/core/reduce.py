@@ -37,7 +37,7 @@ def loss(objective: Tensor, segments: Segments, *, divisor: float | Tensor | Non
     divisor = len(segments) if divisor is None else divisor
     total = segments.as_float64("objective", objective).sum()
     if not isinstance(divisor, Tensor):
-        contracts.positive("divisor", divisor)
+        contracts.require_positive("divisor", divisor)
         return -total / divisor
     if divisor.numel() != 1:
         raise ValueError(
@@ -132,6 +132,6 @@ def _steps(segments: Segments, kept: Tensor | None) -> Tensor:
     """`[N]` float64: steps of each episode, or those of them that survived."""
     if kept is None:
         return segments.lengths.double()
-    contracts.vector("kept", kept, segments.size, "position")
-    contracts.boolean("kept", kept)
+    contracts.require_vector("kept", kept, segments.size, "position")
+    contracts.require_boolean("kept", kept)
     return segments.total(kept.double())

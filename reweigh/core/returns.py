@@ -1,17 +1,17 @@
 """Returns from rewards alone, and which policy the steps after `t` belong to.
 
 The *continuation* of a return is the policy that its rewards after `t` are about: the behaviour's
-for logged rewards as they are (`reward_to_go`), the target's for weighted ones (`per_decision`).
+for logged rewards as they are (`reward_to_go`), the target's for weighted ones
+(`weighted_reward_to_go`, `target_reward_to_go`, `doubly_robust_values`).
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from reweigh import contracts
-from reweigh.core.scan import linear_recurrence, max_plus_recurrence, unscale
+from reweigh.core.scan import linear_recurrence, unscale, weighted_recurrence
 from reweigh.core.segments import Segments
 from reweigh.core.weights import weigh
 
@@ -25,7 +25,6 @@ def reward_to_go(
 
     Args:
         rewards: `[S]`.
-        segments: Where the episodes lie.
         discount: γ in [0, 1].
         bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated. Without
             it, 0 everywhere.
@@ -34,7 +33,7 @@ def reward_to_go(
         `[S]` float64. With γ = 0 it is the reward.
 
     Raises:
-        ValueError: Another shape; γ outside [0, 1].
+        ValueError: Wrong shape; γ outside [0, 1].
     """
     unweighted = torch.zeros_like(segments.mask, dtype=torch.float64)
     return weighted_reward_to_go(
@@ -50,9 +49,10 @@ def weighted_reward_to_go(
     discount: float,
     bootstrap: Tensor | None = None,
 ) -> Tensor:
-    """Per-decision return `Σ_{t'≥t} γ^(t'-t) w_t' r_t'`: the target's continuation.
+    """Weighted reward-to-go `Σ_{t'≥t} γ^(t'-t) w_t' r_t'`: the target's continuation.
 
-    Each reward carries the weight of the steps that led to it (Precup et al. 2000, section 3). With
+    Each reward carries the weight of the steps that led to it: per-decision importance sampling
+    (Precup et al. 2000, section 3). With
     prefix weights, `E_φ[score_t · this] = E_θ[score_t Q^θ(s_t, a_t)]`; the weight of step `t` is
     already in it. The bootstrap carries the last step's weight. Rewards of both signs whose weights
     overflow have no sum in float64, and it is NaN: bound the weights first.
@@ -60,7 +60,6 @@ def weighted_reward_to_go(
     Args:
         rewards: `[S]`.
         log_weights: `[S]`, prefix log-weights, bounded or normalised as composed.
-        segments: Where the episodes lie.
         discount: γ in [0, 1].
         bootstrap: `[N]`, as in `reward_to_go`.
 
@@ -68,9 +67,9 @@ def weighted_reward_to_go(
         `[S]` float64, differentiable in all tensors. With log-weights 0 it is `reward_to_go`.
 
     Raises:
-        ValueError: Another shape; γ outside [0, 1].
+        ValueError: Wrong shape; γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     rewards = segments.as_float64("rewards", rewards)
     log_weights = segments.as_float64("log_weights", log_weights)
     if bootstrap is not None:
@@ -81,13 +80,13 @@ def weighted_reward_to_go(
 
 
 class DoublyRobust(NamedTuple):
-    """What the recursive doubly robust estimator gives at each step, both `[S]` float64."""
+    """The recursive doubly robust estimates at each step, both `[S]` float64."""
 
     values: Tensor
     """`V^DR_t`, the estimate of the target's value of `s_t`."""
     residuals: Tensor
-    """`r_t + γ V^DR_{t+1} - Q̂_t`: what the critic left unexplained from this step on, without the
-    ratio of the step itself."""
+    """`r_t + γ V^DR_{t+1} - Q̂_t`: the critic's error from this step on, without the ratio of the
+    step itself."""
 
 
 def doubly_robust_values(
@@ -112,18 +111,17 @@ def doubly_robust_values(
         log_ratios: `[S]`; `-inf` is legal.
         values: `[S]`, `V̂_t(s_t)`.
         action_values: `[S]`, `Q̂_t(s_t, a_t)`.
-        segments: Where the episodes lie.
         discount: γ in [0, 1].
         bootstrap: `[N]`, as in `reward_to_go`.
 
     Returns:
-        Values and residuals, differentiable in all tensors. `w_t residual_t` is `per_decision` of
-        the rewards `r_t + γ V̂_{t+1} - Q̂_t`, with prefix weights; with no critic, of the rewards.
+        Values and residuals, differentiable in all tensors. `w_t residual_t` is
+        `weighted_reward_to_go` of the rewards `r_t + γ V̂_{t+1} - Q̂_t`, with prefix weights.
 
     Raises:
-        ValueError: Another shape; γ outside [0, 1].
+        ValueError: Wrong shape; γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     log_ratios = segments.as_float64("log_ratios", log_ratios)
     values = segments.as_float64("values", values)
     final = values.new_zeros(len(segments))
@@ -131,8 +129,12 @@ def doubly_robust_values(
         final = segments.episodes_as_float64("bootstrap", bootstrap)
     unexplained = segments.as_float64("rewards", rewards) + discount * segments.next(values, final)
     unexplained = unexplained - segments.as_float64("action_values", action_values)
-    scaled, log_scale = _weighted_to_go(unexplained, log_ratios, segments, discount)
-    # The step's own ratio may undo the overflow of what follows it, so it joins the exponent.
+    # The residual y_t = x_t + γ ρ_{t+1} y_{t+1} leaves the ratio of its own step out.
+    later = segments.next(log_ratios, values.new_zeros(len(segments)))
+    scaled, log_scale = weighted_recurrence(
+        unexplained, torch.zeros_like(values), later, segments, discount=discount
+    )
+    # A small ratio of the step may undo the overflow of the residual, so it joins the exponent.
     corrections = unscale(scaled, log_scale + log_ratios)
     return DoublyRobust(values + corrections, unscale(scaled, log_scale))
 
@@ -155,43 +157,20 @@ def target_reward_to_go(
     Args:
         rewards: `[S]`.
         log_ratios: `[S]`; `-inf` is legal.
-        segments: Where the episodes lie.
         discount: γ in [0, 1].
         bootstrap: `[N]`, as in `reward_to_go`.
 
     Returns:
-        `[S]` float64, differentiable in all tensors. It is the residual of `doubly_robust` without
-        a critic; times the prefix weight, `per_decision`.
+        `[S]` float64, differentiable in all tensors. It is the residual of `doubly_robust_values`
+        with a critic of 0; times the prefix weight, `weighted_reward_to_go`.
 
     Raises:
-        ValueError: Another shape; γ outside [0, 1].
+        ValueError: Wrong shape; γ outside [0, 1].
     """
-    nothing = torch.zeros_like(rewards, dtype=torch.float64)
-    robust = doubly_robust_values(
-        rewards,
-        log_ratios,
-        nothing,
-        nothing,
-        segments,
-        discount=discount,
-        bootstrap=bootstrap,
-    )
-    return robust.residuals
-
-
-def _weighted_to_go(
-    x: Tensor, log_weights: Tensor, segments: Segments, discount: float
-) -> tuple[Tensor, Tensor]:
-    """`y_t = x_t + γ w_{t+1} y_{t+1}` as `y e^-m` and the constant `m ≥ 0`.
-
-    `m` is the logarithm of the largest coefficient in the sum, so that no product overflows.
-    """
-    start = log_weights.new_zeros(len(segments))
-    later = segments.next(log_weights, start)
-    log_discount = math.log(discount) if discount > 0 else -math.inf
-    log_scale = max_plus_recurrence(torch.zeros_like(x), later.detach() + log_discount, segments)
-    decay = discount * (later + segments.next(log_scale, start) - log_scale).exp()
-    return linear_recurrence(x * (-log_scale).exp(), decay, segments), log_scale
+    zero = torch.zeros_like(rewards, dtype=torch.float64)
+    return doubly_robust_values(
+        rewards, log_ratios, zero, zero, segments, discount=discount, bootstrap=bootstrap
+    ).residuals
 
 
 def discount_from_start(segments: Segments, *, discount: float) -> Tensor:
@@ -201,7 +180,6 @@ def discount_from_start(segments: Segments, *, discount: float) -> Tensor:
     Without it, as is usual, it is the gradient of no function when γ < 1.
 
     Args:
-        segments: Where the episodes lie.
         discount: γ in [0, 1].
 
     Returns:
@@ -210,5 +188,5 @@ def discount_from_start(segments: Segments, *, discount: float) -> Tensor:
     Raises:
         ValueError: γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     return segments.fill(discount ** segments.time.double())

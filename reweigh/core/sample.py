@@ -59,7 +59,7 @@ class Sample:
     has neither a term nor a gradient in the loss.
 
     Raises:
-        ValueError: Wrong shape; half precision; a log-probability that is NaN or +inf, or -inf under
+        ValueError: Wrong shape; half precision; a log-probability that is NaN or +inf, or -inf for
             the behaviour (values are checked on the CPU alone); discount outside [0, 1].
     """
 
@@ -67,7 +67,7 @@ class Sample:
     """`[S]` float64: log-probability of each action under the target; differentiated. `-inf`, an
     action that the target never takes, is a weight of 0."""
     log_prob_behaviour: Tensor | None
-    """`[S]` float64: the same under the policy that took the step; a constant. None if nobody knows:
+    """`[S]` float64: the same under the policy that took the step; a constant. None if unknown:
     then every weight is refused, and never taken for 1."""
     segments: Segments
     """Where the episodes lie."""
@@ -78,7 +78,7 @@ class Sample:
     trained: Tensor | None = None
     """`[S]` bool: steps that count in the loss; None if all do."""
     log_weight_start: Tensor | None = None
-    """`[N]`: the log-weight that the steps before a fragment have earned, as in `weights.prefix`."""
+    """`[N]`: the log-weight that the steps before a fragment earned, as in `weights.prefix`."""
     shape: torch.Size | None = None
     """The shape of the arguments."""
     totals: EpisodeTotals | None = None
@@ -87,7 +87,7 @@ class Sample:
     """`[N]` int64 in [0, E): the episode that each row is of."""
 
     def __post_init__(self):
-        contracts.between("discount", self.discount, 0, 1)
+        contracts.require_between("discount", self.discount, 0, 1)
         shape = getattr(self.log_prob_target, "shape", None) if self.shape is None else self.shape
         object.__setattr__(self, "shape", shape)
         target = ratios.checked_log_prob(
@@ -95,8 +95,8 @@ class Sample:
         )
         if self.trained is not None:
             trained = self._flat(self.trained)
-            contracts.vector("trained", trained, self.segments.size, "position")
-            contracts.boolean("trained", trained)
+            contracts.require_vector("trained", trained, self.segments.size, "position")
+            contracts.require_boolean("trained", trained)
             object.__setattr__(self, "trained", trained & self.segments.inside)
             target = torch.where(trained, target, target.detach())
         object.__setattr__(self, "log_prob_target", target)
@@ -254,7 +254,9 @@ class Sample:
             )
         )
 
-    def episode_totals(self, episode: Tensor | None = None, *, episodes: int | None = None):
+    def episode_totals(
+        self, episode: Tensor | None = None, *, episodes: int | None = None
+    ) -> EpisodeTotals:
         """Totals of the steps that are here: to be merged with those of the other parts.
 
         Args:
@@ -268,8 +270,8 @@ class Sample:
         own = torch.arange(len(self), device=self.segments.mask.device)
         episode = own if episode is None else episode
         count = len(self) if episodes is None else episodes
-        contracts.vector("episode", episode, len(self), "episode")
-        contracts.groups("episode", episode, count)
+        contracts.require_vector("episode", episode, len(self), "episode")
+        contracts.require_groups("episode", episode, count)
         counted = self.segments.inside if self.trained is None else self.trained
         rows = (
             self.segments.total(self.log_ratios.detach()),
@@ -287,7 +289,7 @@ class Sample:
 
         Args:
             totals: From `episode_totals`, merged over all parts.
-            episode: As there.
+            episode: As in `episode_totals`.
         """
         own = torch.arange(len(self), device=self.segments.mask.device)
         return replace(self, totals=totals, episode=own if episode is None else episode)

@@ -42,11 +42,11 @@ class Segments:
 
     def __post_init__(self):
         for name in ("start", "stop", "time_start"):
-            contracts.integers(name, getattr(self, name), self.start.numel())
-        contracts.vector("mask", self.mask, self.mask.numel(), "position")
-        contracts.boolean("mask", self.mask)
-        contracts.not_negative("time_start", self.time_start)
-        contracts.stretches(self.start, self.stop, self.mask.numel())
+            contracts.require_integers(name, getattr(self, name), self.start.numel())
+        contracts.require_vector("mask", self.mask, self.mask.numel(), "position")
+        contracts.require_boolean("mask", self.mask)
+        contracts.require_not_negative("time_start", self.time_start)
+        contracts.require_disjoint(self.start, self.stop, self.mask.numel())
 
     @classmethod
     def packed(
@@ -87,8 +87,8 @@ class Segments:
     @classmethod
     def masked(cls, mask: Tensor) -> Self:
         """Each row of a batch `[N, T]` an episode, of the steps where the mask is True."""
-        contracts.boolean("mask", mask)
-        contracts.rows("mask", mask, len(mask))
+        contracts.require_boolean("mask", mask)
+        contracts.require_rows("mask", mask, len(mask))
         return cls.padded([mask.shape[1]] * len(mask), mask.shape[1], mask=mask.flatten())
 
     @classmethod
@@ -135,19 +135,19 @@ class Segments:
         number, count = flat[start].unique(return_counts=True)
         if bool((count > 1).any()):
             raise ValueError(
-                f"episode id {int(number[count > 1][0])} comes again after another: the steps of an "
-                "episode must lie together"
+                f"episode id {int(number[count > 1][0])} comes again after another: the steps of "
+                "an episode must lie together"
             )
         return cls(start, stop, flat >= 0, torch.zeros_like(start))
 
     @classmethod
     def _build(cls, start, stop, size, mask, time_start) -> Self:
         every = torch.ones(size, dtype=torch.bool, device=start.device) if mask is None else mask
-        contracts.vector("mask", every, size, "position")
+        contracts.require_vector("mask", every, size, "position")
         time_start = torch.zeros_like(start) if time_start is None else time_start
         segments = cls(*(x.to(every.device) for x in (start, stop, every, time_start)))
         if mask is not None:
-            contracts.covered("mask", mask, segments.inside)
+            contracts.require_covered("mask", mask, segments.inside)
         return segments
 
     def split(self, label: Tensor) -> Self:
@@ -158,7 +158,7 @@ class Segments:
         Raises:
             ValueError: Another shape; no step at all.
         """
-        contracts.vector("label", label, self.size, "position")
+        contracts.require_vector("label", label, self.size, "position")
         here, label = self.existing, label[self.existing]
         begins = self.age == 0
         begins[1:] |= label[1:] != label[:-1]
@@ -300,7 +300,7 @@ class Segments:
         Raises:
             ValueError: Another shape.
         """
-        contracts.vector(name, x, self.size, "position")
+        contracts.require_vector(name, x, self.size, "position")
         return self.fill(x.double())
 
     def rows_as_float64(self, name: str, x: Tensor) -> Tensor:
@@ -309,7 +309,7 @@ class Segments:
         Raises:
             ValueError: Another shape.
         """
-        contracts.rows(name, x, self.size)
+        contracts.require_rows(name, x, self.size)
         return torch.where(self.inside.unsqueeze(1), x.double(), 0.0)
 
     def episodes_as_float64(self, name: str, x: Tensor) -> Tensor:
@@ -318,12 +318,12 @@ class Segments:
         Raises:
             ValueError: Another shape.
         """
-        contracts.vector(name, x, len(self), "episode")
+        contracts.require_vector(name, x, len(self), "episode")
         return x.double()
 
     def spread(self, x: Tensor) -> Tensor:
         """Gives every step of an episode the episode's number: `[N]` to `[S]`."""
-        contracts.vector("what is spread over the steps", x, len(self), "episode")
+        contracts.require_vector("what is spread over the steps", x, len(self), "episode")
         return self.fill(x[self.episode])
 
     def total(self, x: Tensor) -> Tensor:

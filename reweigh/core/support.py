@@ -1,7 +1,7 @@
-"""Which actions could have been sampled: top-k, top-p and temperature in the ratio.
+"""Actions that could have been sampled: top-k, top-p and temperature in the ratio.
 
 A sampler that cuts a distribution down (the k likeliest actions, the likeliest that hold a mass p)
-and records log-probabilities of what is left samples from another policy than the network's. The
+and records log-probabilities within the cut samples from another policy than the network's. The
 ratio is exact if the target is cut down to the *same* support, the behaviour's: then
 `E_φS[ρ f] = E_θS[f]`, with `θS` the target restricted to the support. A target that is not cut down
 makes every ratio too small, by the mass that it gives to the support.
@@ -26,7 +26,7 @@ def top_k(logits: Tensor, *, k: int) -> Tensor:
     Raises:
         ValueError: `k` below 1.
     """
-    contracts.at_least("k", k, 1)
+    contracts.require_at_least("k", k, 1)
     least = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
     return logits >= least
 
@@ -35,9 +35,9 @@ def top_p(logits: Tensor, *, p: float, temperature: float = 1.0) -> Tensor:
     """The fewest likeliest actions that hold a mass of `p` or more (nucleus; Holtzman et al. 2020).
 
     Args:
-        logits: `[S, A]`, of the policy that sampled; `-inf` for what an earlier cut removed.
+        logits: `[S, A]`, of the policy that sampled; `-inf` for actions removed earlier.
         p: In (0, 1]; the action that crosses it is kept.
-        temperature: What the logits are divided by before, above 0.
+        temperature: Divisor of the logits, above 0.
 
     Returns:
         `[S, A]` bool; at least one action of each step.
@@ -45,9 +45,9 @@ def top_p(logits: Tensor, *, p: float, temperature: float = 1.0) -> Tensor:
     Raises:
         ValueError: `p` outside (0, 1]; a temperature that is not positive.
     """
-    contracts.positive("p", p)
-    contracts.between("p", p, 0, 1)
-    contracts.positive("temperature", temperature)
+    contracts.require_positive("p", p)
+    contracts.require_between("p", p, 0, 1)
+    contracts.require_positive("temperature", temperature)
     ordered, order = (logits.double() / temperature).sort(dim=-1, descending=True, stable=True)
     mass = ordered.softmax(-1)
     # The mass of the likelier actions alone: p is not yet reached before a kept action.
@@ -70,9 +70,9 @@ def log_probs(logits: Tensor, *, support: Tensor | None = None, temperature: flo
         exponentials sum to 1.
 
     Raises:
-        ValueError: Another shape of the support; a temperature that is not positive.
+        ValueError: Wrong shape of the support; a temperature that is not positive.
     """
-    contracts.positive("temperature", temperature)
+    contracts.require_positive("temperature", temperature)
     scaled = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
     if support is not None:
         if support.shape != logits.shape:
@@ -107,10 +107,10 @@ def log_prob(
 
 
 def log_mass(logits: Tensor, support: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """How much of a policy lies within a support: `log Σ_{a∈support} π(a|s)`.
+    """The mass of a policy within a support: `log Σ_{a∈support} π(a|s)`.
 
-    By this much a ratio is off whose target was not cut down; small for a target that has left what
-    the behaviour could sample, where no weight helps.
+    The error of a log-ratio whose target was not cut down. Far below 0 for a target that takes
+    other actions than the behaviour could, where no weight helps.
 
     Args:
         logits: `[S, A]`.

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from reweigh.core.sums import sum_of_others
 from reweigh.core.terms import Terms, totals
 
 _CELLS = 4_000_000
@@ -54,7 +55,7 @@ def leave_one_out(terms: Terms) -> Tensor:
     estimates = (terms.plain.sum() - terms.plain) / (count - 1)
     for shares, weighted in _tables(terms, log_sums):
         # Summed over the others, not subtracted from all: one weight may be nearly all of them.
-        remaining, values = _others(shares), _others(weighted)
+        remaining, values = sum_of_others(shares), sum_of_others(weighted)
         estimates += torch.where(remaining > 0, values / remaining, 0.0).sum(1)
     return estimates
 
@@ -79,11 +80,3 @@ def _tables(terms: Terms, log_sums: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         scale = torch.where(log_sums[time] == -torch.inf, 0.0, log_sums[time])
         shares = (log_weights[here] - scale).exp()
         yield shares, torch.where(time < lengths, shares * values[here], 0.0)
-
-
-def _others(x: Tensor) -> Tensor:
-    """For each row the sum of all the other rows, `[N, t]`."""
-    before = x.cumsum(0).roll(1, 0)
-    after = x.flip(0).cumsum(0).roll(1, 0).flip(0)
-    before[0], after[-1] = 0.0, 0.0
-    return before + after

@@ -144,8 +144,8 @@ def linear_critic(
         ValueError: A count, draws or steps below 1; a negative ridge.
     """
     for name, number in (("count", count), ("draws", draws), ("most_steps", most_steps)):
-        contracts.at_least(name, number, 1)
-    contracts.between("ridge", ridge, 0, torch.inf)
+        contracts.require_at_least(name, number, 1)
+    contracts.require_between("ridge", ridge, 0, torch.inf)
 
     @torch.no_grad()
     def critic(fitted: Sample, evaluated: Sample) -> CriticValues:
@@ -187,7 +187,7 @@ def cross_fitted(critic: Critic, sample: Sample, *, folds: int = 5) -> CriticVal
     Raises:
         ValueError: A single episode; fewer than 2 folds.
     """
-    contracts.at_least("folds", folds, 2)
+    contracts.require_at_least("folds", folds, 2)
     if len(sample) < 2:
         raise ValueError(
             "a critic is fitted to other episodes than it is asked about, and there is only one"

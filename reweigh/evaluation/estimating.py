@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from reweigh.core.diagnostics import WeightReading, doubts, merge_health, read, weight_health
+from reweigh.core.diagnostics import WeightHealth, WeightReading, doubts, read, weight_health
 from reweigh.core.terms import Terms, Totals, influence, merge, totals
 from reweigh.evaluation.estimates import Estimate
 from reweigh.evaluation.intervals import ConfidenceInterval, Evidence
@@ -197,4 +197,4 @@ class _Asked:
 
 def _reading(log_weights: Tensor) -> WeightReading:
     """Of all weights; records of some at a time, since one takes many numbers a weight."""
-    return read(reduce(merge_health, map(weight_health, log_weights.split(_AT_ONCE)))).total
+    return read(reduce(WeightHealth.merge, map(weight_health, log_weights.split(_AT_ONCE)))).total

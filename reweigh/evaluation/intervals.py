@@ -245,7 +245,7 @@ def _symmetric(evidence: Evidence, quantile: float) -> Interval:
 
 
 def _resampled(evidence: Evidence, resamples: int, seed: int) -> Tensor:
-    contracts.at_least("resamples", resamples, 1)
+    contracts.require_at_least("resamples", resamples, 1)
     if evidence.terms.refitted:
         raise ValueError(
             "a bootstrap would have to fit this estimator's model again for each resample; its "

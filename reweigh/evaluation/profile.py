@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from reweigh.core.diagnostics import ess_of_sums
-from reweigh.core.weights import LogSums, log_sums, merge
+from reweigh.core.weights import LogSums, log_sums
 from reweigh.evaluation.sample import Sample
 
 BINS, LIMIT = 40, 4
@@ -51,6 +51,6 @@ def merge_profiles(
         return None
     return WeightProfile(
         first.histogram + second.histogram,
-        merge(first.sums, second.sums),
-        merge(first.sums_of_squares, second.sums_of_squares),
+        first.sums.merge(second.sums),
+        first.sums_of_squares.merge(second.sums_of_squares),
     )

@@ -34,7 +34,7 @@ def refit(point: Callable[[Sample], float | Tensor], sample: Sample, *, groups: 
     Raises:
         ValueError: Fewer than 2 groups; the estimate is not finite.
     """
-    contracts.at_least("groups", groups, 2)
+    contracts.require_at_least("groups", groups, 2)
     episodes = len(sample)
     value = _finite(point(sample), "all episodes")
     if episodes < 2:

@@ -40,8 +40,8 @@ class Sample:
 
     def __post_init__(self):
         self.segments.require_whole("evaluation")
-        contracts.between("discount", self.discount, 0, 1)
-        contracts.vector("rewards", self.rewards, self.segments.size, "position")
+        contracts.require_between("discount", self.discount, 0, 1)
+        contracts.require_vector("rewards", self.rewards, self.segments.size, "position")
 
     @classmethod
     def of(cls, batch: Batch, policy: nn.Module, *, discount: float) -> Self:

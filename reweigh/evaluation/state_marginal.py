@@ -16,8 +16,9 @@ from torch import Tensor
 from reweigh import contracts
 from reweigh.core import marginal
 from reweigh.core.marginal import Linear, StateRatios, Tabular
-from reweigh.core.marginal.visits import Visits, scaled
+from reweigh.core.marginal.visits import Visits
 from reweigh.core.segments import Segments
+from reweigh.core.sums import relative_weights
 from reweigh.core.terms import Terms
 from reweigh.evaluation.features import Scale, flat, lifted, waves
 from reweigh.evaluation.resampling import refit
@@ -65,7 +66,7 @@ def tabular_marginal(
                 f"{_LARGEST_TABLE} numbers: use linear_marginal, or put states together"
             )
         visits = Tabular(numbers.states[0], numbers.final_states[0], ended(some), count)
-        return fixed_point(visits, some.log_ratios, segments).log_ratios
+        return fixed_point(visits, some.log_ratios, segments).log_state_ratios
 
     logged(sample)
     terms = refit(lambda some: _over_time(log_ratios(some), some), sample, groups=groups)
@@ -106,7 +107,7 @@ def linear_marginal(
     Raises:
         ValueError: As `tabular_marginal`, observations apart; a count below 1; a negative ridge.
     """
-    contracts.at_least("count", count, 1)
+    contracts.require_at_least("count", count, 1)
     scale = Scale.of(logged(sample).batch.observations)
     lift = waves(scale, count=count, seed=seed) if features is None else features
 
@@ -115,7 +116,7 @@ def linear_marginal(
         gone, final = ended(some), batch.final_observations.clone()
         final[gone] = batch.observations[:1]  # what lies behind an end is not looked at
         visits = Linear(lifted(lift, batch.observations), lifted(lift, final), gone, ridge)
-        return fixed_point(visits, some.log_ratios, segments).log_ratios
+        return fixed_point(visits, some.log_ratios, segments).log_state_ratios
 
     def value(some: Sample) -> Tensor:
         some = _dense(some, most_steps)
@@ -156,7 +157,7 @@ def kernel_marginal(
         ValueError: The sample did not come from a log; too few episodes; the behaviour's
             log-probabilities are missing; the target ends no episode that is logged.
     """
-    contracts.at_least("landmarks", landmarks, 1)
+    contracts.require_at_least("landmarks", landmarks, 1)
     looked_at = thinned(sample, most_steps)
     describe = _with_time(looked_at)
     spanning = describe(looked_at).unique(dim=0)
@@ -182,19 +183,19 @@ def kernel_marginal(
     def value(some: Sample) -> Tensor:
         some = thinned(some, most_steps)
         m = ratios(some, bandwidth=best.bandwidth, ridges=(float(best.ridge),))
-        log_weights = m.log_ratios + some.log_ratios
+        log_weights = m.log_state_ratios + some.log_ratios
         everywhere = torch.zeros_like(some.segments.time)
-        weights = scaled(log_weights, everywhere, 1, some.segments)
+        weights = relative_weights(log_weights, everywhere, 1, some.segments)
         return (weights * some.discounted_rewards).sum() / weights[some.segments.is_last].sum()
 
     terms = refit(value, sample, groups=groups)
-    return replace(terms, diagnosed=_diagnosed(best.log_ratios, looked_at))
+    return replace(terms, diagnosed=_diagnosed(best.log_state_ratios, looked_at))
 
 
 def _over_time(log_m: Tensor, sample: Sample) -> Tensor:
     """`Σ_t γ^t M_t Σ_i m ρ r / Σ_i m ρ`, the ratios of actions self-normalised at each time."""
     segments, time = sample.segments, sample.segments.time
-    weights = scaled(log_m + sample.log_ratios, time, segments.most_steps, segments)
+    weights = relative_weights(log_m + sample.log_ratios, time, segments.most_steps, segments)
     alive = segments.fill(log_m.exp()) / len(segments)
 
     def at_each_time(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from reweigh.core.reduce import loss
 from reweigh.core.returns import discount_from_start
 from reweigh.core.surrogates import clipped_ratio
 from reweigh.core.terms import Terms, Weighted, totals
-from reweigh.core.weights import weigh
+from reweigh.core.weights import truncate, weigh
 from reweigh.evaluation import importance
 from reweigh.evaluation.sample import Sample
 from reweigh.learning.units import unit_of
@@ -118,11 +118,13 @@ def step(
     """
     segments = sample.segments
     after = torch.zeros(len(segments), dtype=torch.float64)
+    bounded = truncate(sample.log_ratios.detach(), segments, maximum=1.0).log_weights
     trace = vtrace(
         sample.rewards,
         values,
         after,
-        sample.log_ratios.detach(),
+        bounded,
+        bounded,
         segments,
         discount=sample.discount,
         trace_lambda=trace_lambda,

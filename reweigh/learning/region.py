@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from reweigh.core.diagnostics import WeightReading, merge_health, read, weight_health
+from reweigh.core.diagnostics import WeightReading, read, weight_health
+from reweigh.core.sums import kish_sample_size
 from reweigh.evaluation.sample import Sample
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.division import Part
@@ -57,14 +58,14 @@ def measure(part: Part, policy: nn.Module, estimator: Estimator, *, discount: fl
     for sample in samples(part, policy, discount=discount):
         of_steps = weight_health(sample.log_ratios)
         of_trajectories = weight_health(sample.log_trajectory)
-        steps = of_steps if steps is None else merge_health(steps, of_steps)
+        steps = of_steps if steps is None else steps.merge(of_steps)
         trajectories = (
-            of_trajectories if trajectories is None else merge_health(trajectories, of_trajectories)
+            of_trajectories if trajectories is None else trajectories.merge(of_trajectories)
         )
     assert steps is not None and trajectories is not None, "no part is empty"
     number = float(steps.sample_size)
     reading = read(trajectories).total
-    size = float((2 * steps.log_sum - steps.log_sum_of_squares).exp())
+    size = float(kish_sample_size(steps.log_sum, steps.log_sum_of_squares))
     return Distance(
         size / number if estimator.of_steps else reading.ess_share,
         float(steps.log_kl_from_target.exp()) / number,

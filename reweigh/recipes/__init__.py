@@ -3,8 +3,8 @@
 A recipe is a value: called with a `Sample` it gives the loss, and it declares what its gradient is
 in expectation (`recipe.expectation`), which `reweigh verify` checks by enumerating every trajectory
 of small problems. Notation: `N` episodes sampled by `π_φ`, `ρ_t = π_θ(a_t|s_t) / π_φ(a_t|s_t)`,
-`w_t = Π_{k≤t} ρ_k`, `W = w_{T-1}`, `G_t = Σ_{t'≥t} γ^(t'-t) r_t'`, `score_t = ∇_θ log π_θ(a_t|s_t)`.
-"Second moment" is that of the weight, as the horizon `T` grows.
+`w_t = Π_{k≤t} ρ_k`, `W = w_{T-1}`, `G_t = Σ_{t'≥t} γ^(t'-t) r_t'`, and
+`score_t = ∇_θ log π_θ(a_t|s_t)`. "Second moment" is that of the weight, as the horizon `T` grows.
 
     values         behaviour, importance_sampling, per_decision, doubly_robust, balance_heuristic,
                    the self-normalised (`weighted_`) ones, truncated_..., pareto_smoothed

@@ -1,5 +1,6 @@
-"""Estimators with a learned critic. `bootstrap` `[N]` is the value after each episode's last step:
-0 where it terminated.
+"""Estimators with a learned critic.
+
+`bootstrap` `[N]` is the value after each episode's last step: 0 where the episode terminated.
 """
 
 import torch
@@ -34,11 +35,13 @@ def impala(sample: Sample, values: Tensor, bootstrap: Tensor) -> Tensor:
     Returns:
         `[S]`. At `φ = θ` the advantage is that of `gae` with λ = 1.
     """
+    bounded = weights.truncate(sample.log_ratios, sample.segments, maximum=1.0).log_weights
     trace = advantages.vtrace(
         sample.require_rewards(),
         sample.steps("values", values),
         bootstrap,
-        sample.log_ratios,
+        bounded,
+        bounded,
         sample.segments,
         discount=sample.discount,
     )
@@ -158,6 +161,6 @@ def taken(name: str, x: Tensor, actions: Tensor, sample: Sample) -> Tensor:
     Raises:
         ValueError: Wrong shape.
     """
-    contracts.vector("actions", actions, sample.segments.size, "position")
-    contracts.rows(name, x, sample.segments.size)
+    contracts.require_vector("actions", actions, sample.segments.size, "position")
+    contracts.require_rows(name, x, sample.segments.size)
     return x.gather(1, sample.segments.fill(actions).unsqueeze(1)).squeeze(1)

@@ -1,6 +1,6 @@
 """What a recipe declares: the exact expectation of its gradient, or an identity.
 
-`reweigh verify` holds every recipe to its declaration by enumeration (theory: `docs/estimators.md`).
+`reweigh verify` holds every recipe to its declaration by enumeration; `docs/estimators.md`.
 """
 
 from collections.abc import Callable

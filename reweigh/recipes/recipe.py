@@ -113,6 +113,7 @@ class GradientRecipe(Recipe):
     def __call__(
         self, sample: Sample, *inputs: Any, divisor: float | Tensor | None = None, **knobs: Any
     ) -> Tensor:
+        """The loss, as in `Recipe`."""
         objective = self.objective(sample, *inputs, **knobs)
         if self.divisor is None:
             if divisor is not None:
@@ -142,6 +143,7 @@ class ValueRecipe(Recipe):
     def __call__(
         self, sample: Sample, *inputs: Any, divisor: float | Tensor | None = None, **knobs: Any
     ) -> Tensor:
+        """The loss, the negative estimate: as in `Recipe`."""
         terms = self.terms(sample, *inputs, **knobs)
         if divisor is None:
             return -totals(terms).value

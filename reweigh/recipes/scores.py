@@ -144,7 +144,7 @@ def power_mean(
     Returns:
         `[S]`. With one source it is `trajectory` with its weight in `weights.power_mean`.
     """
-    contracts.vector("source", source, len(sample), "episode")
+    contracts.require_vector("source", source, len(sample), "episode")
     segments = sample.segments
     own = source[segments.episode]
     behaviour = weights.select_behaviour(log_prob_sources.flatten(1), own, segments)

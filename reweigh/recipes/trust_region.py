@@ -126,9 +126,9 @@ def policy_weights(age: Tensor, *, shares: Tensor, mean_age: float) -> Tensor:
         ValueError: `shares` are no proportions; an age outside 1 to M; a mean age that M policies
             cannot have.
     """
-    contracts.proportions("shares", shares, len(shares))
+    contracts.require_proportions("shares", shares, len(shares))
     index = age.flatten() - 1
-    contracts.groups("age - 1", index, len(shares))
+    contracts.require_groups("age - 1", index, len(shares))
     proportions = weights.proportions_by_age(len(shares), mean_age=mean_age)
     return (proportions.to(shares.device) / shares.double())[index].reshape(age.shape)
 
@@ -196,7 +196,7 @@ def awr(
     Returns:
         `[S]`. With equal advantages it is behaviour cloning, times a constant.
     """
-    contracts.positive("temperature", temperature)
+    contracts.require_positive("temperature", temperature)
     tilted = sample.steps("advantages", advantages) / temperature
     weight = weights.truncate(tilted, sample.segments, maximum=maximum).log_weights.exp()
     return weighted_score(sample, weight, torch.ones_like(weight), discounted=False)

@@ -239,7 +239,7 @@ def balance_heuristic(sample: Sample, log_prob_sources: Tensor, proportions: Ten
 
 
 def _residuals(sample: Sample, values: Tensor, action_values: Tensor) -> tuple[Tensor, Tensor]:
-    """`V̂_t`, and `γ^t (r_t + γ V̂_{t+1} - Q̂_t)`: what the critic leaves to be weighed, both `[S]`."""
+    """`V̂_t`, and what the critic leaves to weigh, `γ^t (r_t + γ V̂_{t+1} - Q̂_t)`: both `[S]`."""
     values = sample.steps("values", values)
     action_values = sample.steps("action_values", action_values).detach()
     # An episode ends with its horizon, after which there is no value.

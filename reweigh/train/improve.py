@@ -20,6 +20,7 @@ from reweigh.core.reduce import loss
 from reweigh.core.returns import reward_to_go
 from reweigh.core.segments import Segments
 from reweigh.core.surrogates import clipped_ratio
+from reweigh.core.weights import truncate
 from reweigh.data.batch import Batch
 from reweigh.train.config import TrainConfig, settled
 from reweigh.train.learner import Learner
@@ -97,11 +98,13 @@ def _estimates(
     with torch.no_grad():
         values = learner.value(batch.observations)
         bootstrap = learner.value(batch.final_observations) * batch.goes_on
+    bounded = truncate(weights, batch.segments, maximum=1.0).log_weights
     estimate = vtrace(
         batch.rewards,
         values,
         bootstrap,
-        weights,
+        bounded,
+        bounded,
         batch.segments,
         discount=config.discount,
         trace_lambda=settled(config.trace_lambda),

@@ -15,7 +15,7 @@ from torch import nn
 from reweigh.acting.collect import Collected
 from reweigh.acting.environments import episode_seed
 from reweigh.acting.evaluate import evaluate
-from reweigh.core.diagnostics import effective_sample_size, weight_summary
+from reweigh.core.diagnostics import effective_sample_size, read, weight_health
 from reweigh.data.batch import Batch
 from reweigh.data.trajectories import Trajectories
 from reweigh.train.config import TrainConfig, settled
@@ -172,7 +172,7 @@ def _progress(
     improvement: Improvement,
 ) -> Progress:
     log_weights = improvement.log_ratios
-    summary = weight_summary(log_weights)
+    summary = read(weight_health(log_weights)).total
     ages = int(batch.policy_version.max()) - batch.policy_version
     by_age = [log_weights[ages == age] for age in range(int(ages.max()) + 1)]
     log10 = (log_weights / np.log(10)).clamp(-1.999, 1.999)

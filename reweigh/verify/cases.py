@@ -158,7 +158,7 @@ class Case:
         return Grouped(self.sample.returns, torch.arange(count) // size, -(-count // size))
 
     def gradient(self, objective: Tensor) -> Tensor:
-        """The gradient `[states, actions]` in the target's logits; 0 if it does not depend on them."""
+        """The gradient in the target's logits; 0 if the objective does not depend on them."""
         theta = self.problem.logits["theta"]
         if not objective.requires_grad:
             return torch.zeros_like(theta)

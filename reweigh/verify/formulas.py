@@ -52,7 +52,12 @@ def answers(case: Case) -> list[Answer]:
     for episode in range(len(case.sample)):
         first, last = int(case.segments.start[episode]), int(case.segments.stop[episode])
         existing = [i for i in range(first, last) if bool(case.segments.inside[i])]
-        rows.append(Answer(*([x[i] for i in existing] for x in columns), totals[episode]))
+        target, behaviour, proximal, advantages, rewards, values = (
+            [x[i] for i in existing] for x in columns
+        )
+        rows.append(
+            Answer(target, behaviour, proximal, advantages, rewards, values, totals[episode])
+        )
     return rows
 
 

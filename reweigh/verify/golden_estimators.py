@@ -1,4 +1,4 @@
-"""The estimators of the golden file, by their names there: recipes, and recipes with other parts."""
+"""The estimators of the golden file: recipes, and recipes with other parts."""
 
 import math
 from collections.abc import Callable
@@ -194,16 +194,15 @@ def _target_continuation(c: Case) -> Tensor:
 
 def _vtrace(c: Case, *, maximum: float) -> Tensor:
     """V-trace's advantages, with the exact `V^θ`, all thresholds alike."""
+    bounded = weights.truncate(c.sample.log_ratios, c.segments, maximum=maximum).log_weights
     trace = advantages.vtrace(
         c.sample.require_rewards(),
         c.value("theta"),
-        torch.zeros_like(c.bootstrap),
-        c.sample.log_ratios,
+        c.bootstrap,
+        bounded,
+        bounded,
         c.segments,
         discount=c.sample.discount,
-        max_rho=maximum,
-        max_c=maximum,
-        max_rho_advantage=maximum,
     )
     return weighted_score(c.sample, 1.0, trace.advantages)
 

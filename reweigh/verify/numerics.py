@@ -67,7 +67,7 @@ def _prefix(case: dict[str, Any]) -> float:
 
 def _returns(case: dict[str, Any]) -> float:
     count, discount = entry(case, "T", int), number(case, "gamma")
-    contracts.positive("golden file: 'T'", count)
+    contracts.require_positive("golden file: 'T'", count)
     log_ratios = random_dyadics(
         entry(case, "lcg_seed_logratio", int), count, shift=entry(case, "shift", int)
     )

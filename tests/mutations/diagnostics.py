@@ -1,27 +1,24 @@
 """Weight health and divergences."""
 
-TESTS = ["test_core_divergences.py", "test_core_diagnostics.py", "test_core_health.py"]
+TESTS = [
+    "test_core_sums.py",
+    "test_core_divergences.py",
+    "test_core_diagnostics.py",
+    "test_core_health.py",
+]
 
 MUTATIONS = [
-    (
-        "core/diagnostics/ess.py",
-        "weights.sum().square() / weights.square().sum()",
-        "weights.sum() / weights.square().sum()",
-    ),
-    (
-        "core/diagnostics/ess.py",
-        "(log_weights - torch.where(highest == -torch.inf, 0.0, highest)).exp()",
-        "log_weights.exp()",
-    ),
+    ("core/sums.py", "2 * log_sum - log_sum_of_squares", "log_sum - log_sum_of_squares"),
+    ("core/diagnostics/ess.py", "torch.where(largest == -torch.inf, 0.0, largest)", "largest"),
     ("core/diagnostics/ess.py", "log_sums(2 * log_weights", "log_sums(log_weights"),
-    ("core/diagnostics/ess.py", "magnitudes.double().abs().log()", "magnitudes.double().log()"),
-    ("core/diagnostics/summary.py", "(log_ratios.expm1() - log_ratios)", "(-log_ratios)"),
+    ("core/sums.py", "torch.where(log_sum == -torch.inf, 0.0, size)", "size"),
+    ("core/diagnostics/ess.py", "(log_ratios.expm1() - log_ratios)", "(-log_ratios)"),
     (
-        "core/diagnostics/summary.py",
+        "core/diagnostics/ess.py",
         "(log_ratios.expm1() - log_ratios)",
         "((-log_ratios).expm1() + log_ratios)",
     ),
-    ("core/diagnostics/summary.py", "segments.inside.sum()", "torch.tensor(segments.size)"),
+    ("core/diagnostics/ess.py", "segments.inside.sum()", "torch.tensor(segments.size)"),
     ("core/diagnostics/health.py", "counted=segments.inside", "counted=None"),
     ("core/diagnostics/health.py", "counted & (log_weights < torch.inf)", "counted"),
     (
@@ -31,7 +28,7 @@ MUTATIONS = [
     ),
     ("core/diagnostics/health.py", "_log_excess(-log_weights)", "_log_excess(log_weights)"),
     ("core/diagnostics/health.py", "large = x > 1", "large = x > 1e9"),
-    ("core/diagnostics/health.py", "torch.where(highest.isinf(), 0.0, highest)", "highest"),
+    ("core/sums.py", "torch.where(largest.isinf(), 0.0, largest)", "largest"),
     ("core/diagnostics/health.py", "largest.topk(", "largest[..., :0].topk("),
     ("core/diagnostics/health.py", "largest.topk(", "largest.neg().topk("),
     ("core/diagnostics/health.py", "x.logsumexp(0) for x in sums", "x.amax(0) for x in sums"),
@@ -45,7 +42,7 @@ MUTATIONS = [
     ("core/diagnostics/advice.py", "total.mean < 1 and total.ess_share", "total.ess_share"),
     ("core/diagnostics/advice.py", " and total.ess_share < _EVEN_ESS_SHARE", ""),
     ("core/diagnostics/advice.py", "< _SPENT * reading.sample_size / number", "< _SPENT"),
-    ("core/ranks.py", "reduce(merge, parts)", "own"),
+    ("core/ranks.py", "merged = merged.merge(part)", "merged = part"),
     (
         "core/divergences.py",
         "torch.where(taken, 2 * log_p - log_q, -torch.inf)",
@@ -56,5 +53,4 @@ MUTATIONS = [
     ("core/divergences.py", "infinite.any(1)", "infinite.all(1)"),
     ("core/divergences.py", "infinite = rest <= 0", "infinite = rest <= -1"),
     ("core/divergences.py", "(taken & ~known).any(1)", "(~known).any(1)"),
-    ("core/divergences.py", "torch.where(beyond, 0.0, renyi2).expm1()", "renyi2.expm1()"),
 ]

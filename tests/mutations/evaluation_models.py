@@ -39,7 +39,7 @@ MUTATIONS = [
     (ROBUST, "masked_fill(~segments.is_first, 0.0)", "clone()"),
     (RESAMPLING, "(share - 1) * left_out", "share * left_out"),
     (RESAMPLING, "Terms(value + scaled - scaled.mean()", "Terms(pseudo"),
-    (MARGINAL, "scaled(log_m + sample.log_ratios, time", "scaled(sample.log_ratios, time"),
+    (MARGINAL, "relative_weights(log_m + sample.log_ratios", "relative_weights(sample.log_ratios"),
     (MARGINAL, "at_each_time(alive) / torch", "1 / torch"),
     (MARGINAL, "ended(some), count)", "some.batch.terminated, count)"),
     (MARGINAL, "discount=1.0,", "discount=0.99,"),

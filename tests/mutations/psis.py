@@ -25,7 +25,4 @@ MUTATIONS = [
         "largest[..., :length].flip(-1), largest[..., length]",
         "largest[..., :length].flip(-1), largest[..., length - 1]",
     ),
-    ("core/weights/psis.py", "torch.where(goes_on, alive", "torch.where(goes_on | True, alive"),
-    ("core/weights/psis.py", "cell = segments.time * count", "cell = 0 * segments.time * count"),
-    ("core/weights/psis.py", "segments.inside & (after != before)", "after > before"),
 ]

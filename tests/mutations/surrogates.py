@@ -9,7 +9,11 @@ TESTS = [
 
 MUTATIONS = [
     ("core/surrogates/weighted.py", '"weights", weights).detach()', '"weights", weights)'),
-    ("core/surrogates/weighted.py", "torch.where(coefficient == 0, 0.0, log_prob)", "log_prob"),
+    (
+        "core/surrogates/weighted.py",
+        "torch.where(coefficient == 0, 0.0, log_prob_target)",
+        "log_prob_target",
+    ),
     ("core/surrogates/weighted.py", "torch.where(coefficient == 0, 0.0, log_ratios)", "log_ratios"),
     (
         "core/surrogates/weighted.py",
@@ -58,13 +62,11 @@ MUTATIONS = [
     ("core/surrogates/penalties.py", "(-x).expm1() + x,", "(-x).exp() - 1 + x,"),
     ("core/surrogates/penalties.py", "torch.where(weights == 0, 0.0, log_ratios)", "log_ratios"),
     ("core/surrogates/penalties.py", "weights.detach()", "weights"),
-    ("core/surrogates/penalties.py", "return -kl_k1", "return kl_k1"),
     ("core/surrogates/bound.py", "returns).detach()", "returns)"),
     ("core/surrogates/bound.py", "returns.abs().max()", "returns.max()"),
     ("core/surrogates/bound.py", "torch.where(returns == 0, 0.0, log_weight)", "log_weight"),
     ("core/surrogates/bound.py", "(1 - delta) / delta", "delta / (1 - delta + 1e-300)"),
     ("core/surrogates/bound.py", "2 * math.log(len(segments))", "math.log(len(segments))"),
-    ("core/surrogates/bound.py", "squares = weight.square().sum()", "squares = weight.sum()"),
     ("core/reduce.py", "return -total / divisor", "return total / divisor"),
     ("core/reduce.py", "divisor = len(segments) if", "divisor = int(segments.lengths.sum()) if"),
     ("core/reduce.py", "torch.where(nothing, 1.0, divisor)", "divisor"),

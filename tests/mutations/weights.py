@@ -4,6 +4,7 @@ TESTS = [
     "test_core_scopes.py",
     "test_core_bounds.py",
     "test_core_normalise.py",
+    "test_core_sums.py",
     "test_core_mixtures.py",
     "test_core_support.py",
     "test_core_segments.py",
@@ -11,6 +12,7 @@ TESTS = [
 
 SCOPES = "core/weights/scopes.py"
 BOUNDS = "core/weights/bounds.py"
+SUMS = "core/sums.py"
 NORMALISE = "core/weights/normalise.py"
 MIXTURES = "core/weights/mixtures.py"
 SUPPORT = "core/support.py"
@@ -58,15 +60,14 @@ MUTATIONS = [
         "_log_cumulative_sum(ended.reshape(groups, times + 1))",
         "ended.reshape(groups, times + 1)",
     ),
-    (NORMALISE, "shifted = (x - highest[cell]).exp()", "shifted = x.exp()"),
-    (NORMALISE, "torch.where(highest == -torch.inf, 0.0, highest)", "highest"),
+    (SUMS, "(x - largest.gather(-1, group)).exp()", "x.exp()"),
     (NORMALISE, "log_weights.masked_fill(~segments.inside, -torch.inf)", "log_weights"),
-    (NORMALISE, "last.expand(-1, times", "(last - torch.inf).expand(-1, times"),
-    (NORMALISE, "first.episodes + second.episodes", "first.episodes"),
+    (NORMALISE, "log_sum[:, -1:].expand", "(log_sum[:, -1:] - torch.inf).expand"),
+    (NORMALISE, "self.episodes + other.episodes", "self.episodes"),
     (NORMALISE, "log_mean[group[segments.episode], segments.time]", "log_mean[0, segments.time]"),
     (MIXTURES, "segments.fill(target - mixed)", "segments.fill(target + mixed)"),
     (BOUNDS, "overflows & (x == 0)", "overflows & (x != x)"),
-    (NORMALISE, "torch.where(x > 0, torch.where(x > 0, x, 1.0).log(), -torch.inf)", "x.log()"),
+    (SUMS, "torch.where(x > 0, torch.where(x > 0, x, 1.0).log(), -torch.inf)", "x.log()"),
     (MIXTURES, "log_probs + proportions.double().log().unsqueeze(1)", "log_probs"),
     (MIXTURES, "segments.spread(segments.last(balanced))", "balanced"),
     (MIXTURES, "schedules[:, segments.time]", "schedules[:, segments.offset]"),

@@ -4,23 +4,15 @@ Nothing here is differentiated: targets and advantages are constants of the upda
 """
 
 from reweigh.core.advantages.action_values import corrected_action_values as corrected_action_values
-from reweigh.core.advantages.action_values import importance_sampled as importance_sampled
 from reweigh.core.advantages.action_values import q_lambda as q_lambda
 from reweigh.core.advantages.action_values import q_pi_lambda as q_pi_lambda
 from reweigh.core.advantages.action_values import retrace as retrace
 from reweigh.core.advantages.action_values import tree_backup as tree_backup
-from reweigh.core.advantages.baselines import above_baseline as above_baseline
-from reweigh.core.advantages.baselines import control_variate as control_variate
-from reweigh.core.advantages.baselines import leave_one_out_by_time as leave_one_out_by_time
-from reweigh.core.advantages.baselines import minimum_variance_constant as minimum_variance_constant
 from reweigh.core.advantages.groups import group_centred as group_centred
 from reweigh.core.advantages.groups import group_relative as group_relative
 from reweigh.core.advantages.groups import leave_one_out as leave_one_out
+from reweigh.core.advantages.multistep import above_baseline as above_baseline
 from reweigh.core.advantages.multistep import gae as gae
-from reweigh.core.advantages.multistep import lambda_return as lambda_return
-from reweigh.core.advantages.multistep import n_step as n_step
 from reweigh.core.advantages.multistep import one_step as one_step
 from reweigh.core.advantages.traces import VTrace as VTrace
-from reweigh.core.advantages.traces import corrected_values as corrected_values
-from reweigh.core.advantages.traces import leaky_vtrace as leaky_vtrace
 from reweigh.core.advantages.traces import vtrace as vtrace

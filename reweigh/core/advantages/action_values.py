@@ -1,4 +1,4 @@
-"""Off-policy action-value targets: Retrace and its relatives, one recurrence with other traces.
+"""Off-policy action-value targets: Retrace and its relatives, one recurrence with five traces.
 
 Nothing here is differentiated: targets are constants of the update they serve.
 """
@@ -20,7 +20,7 @@ def corrected_action_values(
     values: Tensor,
     action_values: Tensor,
     bootstrap: Tensor,
-    log_c: Tensor,
+    log_cs: Tensor,
     segments: Segments,
     *,
     discount: float,
@@ -29,17 +29,17 @@ def corrected_action_values(
     """`Q^ret_t = r_t + γ (V_{t+1} + λ c_{t+1} (Q^ret_{t+1} - Q_{t+1}))`.
 
     The general return of Munos et al. 2016, equation 3: a fixed point is `Q^θ` for every trace with
-    `0 ≤ λ c ≤ ρ`; smaller traces only make it slower and less noisy. The functions below name
-    theirs.
+    `0 ≤ λ c ≤ ρ`; smaller traces only make it slower and less noisy. `c = ρ` is importance sampling
+    around a critic (Precup et al. 2000, section 3), of a variance that grows exponentially with the
+    rest of the episode; the functions below are other choices of `c`.
 
     Args:
         rewards: `[S]`.
         values: `[S]`, `V(s_t) = E_{a~θ}[Q(s_t, a)]`.
         action_values: `[S]`, `Q(s_t, a_t)`.
         bootstrap: `[N]`, the value `V` after each episode's last step: 0 where it terminated.
-        log_c: `[S]`, the trace of each step's own action, without λ; `-inf` cuts. That of an
+        log_cs: `[S]`, the trace of each step's action, without λ; `-inf` cuts. The trace of an
             episode's first step does not matter.
-        segments: Where the episodes lie.
         discount: γ in [0, 1].
         trace_lambda: λ in [0, 1].
 
@@ -47,14 +47,15 @@ def corrected_action_values(
         `[S]` float64. With λ = 0 it is `one_step`.
 
     Raises:
-        ValueError: Another shape; γ or λ outside [0, 1].
+        ValueError: Wrong shape; γ or λ outside [0, 1].
     """
-    contracts.between("trace_lambda", trace_lambda, 0, 1)
+    contracts.require_between("trace_lambda", trace_lambda, 0, 1)
+    # λ joins the trace as a logarithm: -inf at λ = 0, where the trace is cut however large c is.
     log_lambda = math.log(trace_lambda) if trace_lambda > 0 else -math.inf
-    log_c = segments.fill(segments.as_float64("log_c", log_c) + log_lambda)
+    log_cs = segments.fill(segments.as_float64("log_cs", log_cs) + log_lambda)
     residuals = returns.doubly_robust_values(
         rewards,
-        log_c,
+        log_cs,
         values,
         action_values,
         segments,
@@ -83,14 +84,7 @@ def retrace(
     2017, equation 5).
 
     Args:
-        rewards: `[S]`.
-        values: `[S]`, as in `corrected_action_values`.
-        action_values: `[S]`.
-        bootstrap: `[N]`.
-        log_ratios: `[S]`.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
-        trace_lambda: λ in [0, 1].
+        log_ratios: `[S]`. The others are those of `corrected_action_values`.
 
     Returns:
         `[S]` float64. On-policy it is `q_pi_lambda`.
@@ -128,14 +122,8 @@ def tree_backup(
     cuts traces even where the policies agree.
 
     Args:
-        rewards: `[S]`.
-        values: `[S]`, as in `corrected_action_values`.
-        action_values: `[S]`.
-        bootstrap: `[N]`.
-        log_prob_target: `[S]`, of discrete actions.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
-        trace_lambda: λ in [0, 1].
+        log_prob_target: `[S]`, of discrete actions. The others are those of
+            `corrected_action_values`.
 
     Returns:
         `[S]` float64. If the target is deterministic and took every action, it is `q_pi_lambda`.
@@ -143,7 +131,7 @@ def tree_backup(
     Raises:
         ValueError: As `corrected_action_values`; a half-precision log-probability.
     """
-    contracts.precise("log_prob_target", log_prob_target)
+    contracts.require_full_precision("log_prob_target", log_prob_target)
     return corrected_action_values(
         rewards,
         values,
@@ -174,14 +162,10 @@ def q_lambda(
     have taken. (Peng's Q(λ) never cuts, and is no estimate of the greedy policy's values.)
 
     Args:
-        rewards: `[S]`.
         values: `[S]`, `max_a Q(s_t, a)`.
-        action_values: `[S]`.
-        bootstrap: `[N]`, likewise a maximum.
-        greedy: `[S]` bool: whether the action taken is a maximising one.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
-        trace_lambda: λ in [0, 1].
+        bootstrap: `[N]`, a maximum too.
+        greedy: `[S]` bool: whether the action taken is a maximising one. The others are those of
+            `corrected_action_values`.
 
     Returns:
         `[S]` float64. If every action is greedy, it is `q_pi_lambda`.
@@ -189,8 +173,8 @@ def q_lambda(
     Raises:
         ValueError: As `corrected_action_values`; `greedy` that is not bool.
     """
-    contracts.vector("greedy", greedy, segments.size, "position")
-    contracts.boolean("greedy", greedy)
+    contracts.require_vector("greedy", greedy, segments.size, "position")
+    contracts.require_boolean("greedy", greedy)
     return corrected_action_values(
         rewards,
         values,
@@ -214,22 +198,13 @@ def q_pi_lambda(
     discount: float,
     trace_lambda: float,
 ) -> Tensor:
-    """Q^π(λ): `corrected_action_values` with `c = 1`: nothing but `V` is corrected.
+    """Q^π(λ): `corrected_action_values` with `c = 1`: only `V` is corrected.
 
     Harutyunyan et al. 2016, equation 4. Converges to `Q^θ` only while the policies are near:
     `‖π - μ‖₁ ≤ (1 - γ) / (λ γ)`.
 
-    Args:
-        rewards: `[S]`.
-        values: `[S]`, as in `corrected_action_values`.
-        action_values: `[S]`.
-        bootstrap: `[N]`.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
-        trace_lambda: λ in [0, 1].
-
     Returns:
-        `[S]` float64. With `Q = V` it is `lambda_return`.
+        `[S]` float64. With `Q = V` it is `gae + values`.
 
     Raises:
         ValueError: As `corrected_action_values`.
@@ -243,41 +218,4 @@ def q_pi_lambda(
         segments,
         discount=discount,
         trace_lambda=trace_lambda,
-    )
-
-
-@torch.no_grad()
-def importance_sampled(
-    rewards: Tensor,
-    values: Tensor,
-    action_values: Tensor,
-    bootstrap: Tensor,
-    log_ratios: Tensor,
-    segments: Segments,
-    *,
-    discount: float,
-) -> Tensor:
-    """Importance-sampled action values: `corrected_action_values` with `c = ρ`.
-
-    Precup et al. 2000, section 3, around a critic. `E_φ[Q^ret_t | s_t, a_t] = Q^θ(s_t, a_t)` for
-    every critic that does not depend on the data; its variance grows exponentially with what
-    remains of the episode.
-
-    Args:
-        rewards: `[S]`.
-        values: `[S]`, as in `corrected_action_values`.
-        action_values: `[S]`.
-        bootstrap: `[N]`.
-        log_ratios: `[S]`.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
-
-    Returns:
-        `[S]` float64. It is `action_values` plus the residuals of `doubly_robust`.
-
-    Raises:
-        ValueError: As `corrected_action_values`.
-    """
-    return corrected_action_values(
-        rewards, values, action_values, bootstrap, log_ratios, segments, discount=discount
     )

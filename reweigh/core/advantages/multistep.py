@@ -1,4 +1,4 @@
-"""Value targets and advantages of the behaviour's own continuation, from a critic.
+"""Targets and advantages from a critic, with the behaviour's own continuation, and baselines.
 
 Nothing here is differentiated: targets and advantages are constants of the update they serve.
 """
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from reweigh import contracts
-from reweigh.core.scan import discounted_window_sum, linear_recurrence
+from reweigh.core.scan import linear_recurrence, times
 from reweigh.core.segments import Segments
 
 
@@ -20,21 +20,20 @@ def one_step(
     Args:
         rewards: `[S]`.
         values: `[S]`, `V(s_t)`.
-        bootstrap: `[N]`, as in `gae`.
-        segments: Where the episodes lie.
+        bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated, `V` of
+            the final observation where it was cut.
         discount: γ in [0, 1].
 
     Returns:
         `[S]` float64. Minus `values`, it is `gae` with λ = 0.
 
     Raises:
-        ValueError: Another shape; γ outside [0, 1].
+        ValueError: Wrong shape; γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     final = segments.episodes_as_float64("bootstrap", bootstrap)
-    return segments.as_float64("rewards", rewards) + discount * segments.next(
-        segments.as_float64("values", values), final
-    )
+    following = segments.next(segments.as_float64("values", values), final)
+    return segments.as_float64("rewards", rewards) + times(discount, following)
 
 
 @torch.no_grad()
@@ -54,93 +53,51 @@ def gae(
     Args:
         rewards: `[S]`.
         values: `[S]`, `V(s_t)`.
-        bootstrap: `[N]`, the value after each episode's last step: 0 where it terminated, `V` of
-            the final observation where it was cut.
-        segments: Where the episodes lie.
+        bootstrap: `[N]`, the value after each episode's last step, as in `one_step`.
         discount: γ in [0, 1].
         trace_lambda: λ in [0, 1]: 0 is the one-step TD error, 1 is return minus value.
 
     Returns:
-        `[S]` float64. Plus `values`, it is the λ-return.
+        `[S]` float64. Plus `values`, it is the λ-return `G_t = r_t + γ ((1-λ) V_{t+1} + λ G_{t+1})`
+        (Sutton and Barto 2018, section 12.1).
 
     Raises:
-        ValueError: Another shape; γ or λ outside [0, 1].
+        ValueError: Wrong shape; γ or λ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
-    contracts.between("trace_lambda", trace_lambda, 0, 1)
+    contracts.require_between("trace_lambda", trace_lambda, 0, 1)
     v = segments.as_float64("values", values)
     delta = one_step(rewards, values, bootstrap, segments, discount=discount) - v
     return linear_recurrence(delta, torch.full_like(delta, discount * trace_lambda), segments)
 
 
 @torch.no_grad()
-def lambda_return(
-    rewards: Tensor,
-    values: Tensor,
-    bootstrap: Tensor,
-    segments: Segments,
-    *,
-    discount: float,
-    trace_lambda: float,
+def above_baseline(
+    continuation: Tensor, log_weights: Tensor, baseline: Tensor, segments: Segments
 ) -> Tensor:
-    """The λ-return: `G_t = r_t + γ ((1 - λ) V_{t+1} + λ G_{t+1})`.
+    """A weighted continuation above its baseline: `C_t - w_t b_t`.
 
-    Sutton and Barto 2018, section 12.1. A mean of all n-step returns, with weights
-    `(1 - λ) λ^(n-1)`. The continuation is the behaviour's.
+    With prefix weights and `returns.weighted_reward_to_go` as `C_t`, or `w_t G_t`, or `W G_t` with
+    trajectory weights: `E_φ[w_t b_t score_t] = 0`, so the expected gradient is that without a
+    baseline. This needs the *same* weight on both, which is a function of `s_0..s_t, a_<t`, times
+    `ρ_t`, times future factors of mean one: the scopes `step`, `prefix` and `trajectory`, with or
+    without state ratios. With clipped, truncated or otherwise bounded weights, or none, a baseline
+    *changes* the expectation. It may depend on `s_0..s_t`, `a_<t` and on other episodes, but not on
+    `a_t` nor on later steps.
 
     Args:
-        rewards: `[S]`.
-        values: `[S]`, `V(s_t)`.
-        bootstrap: `[N]`, as in `gae`.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
-        trace_lambda: λ in [0, 1].
+        continuation: `[S]`, with its weight in it.
+        log_weights: `[S]`, that weight: of the step, prefix or trajectory; `-inf` is legal.
+        baseline: `[S]`, `b_t`, such as a critic's `V(s_t)`.
 
     Returns:
-        `[S]` float64. It is `gae + values`.
+        `[S]` float64. With a baseline of 0 it is the continuation.
 
     Raises:
-        ValueError: Another shape; γ or λ outside [0, 1].
+        ValueError: Wrong shape.
     """
-    advantages = gae(
-        rewards, values, bootstrap, segments, discount=discount, trace_lambda=trace_lambda
-    )
-    return segments.as_float64("values", values) + advantages
-
-
-@torch.no_grad()
-def n_step(
-    rewards: Tensor,
-    values: Tensor,
-    bootstrap: Tensor,
-    segments: Segments,
-    *,
-    discount: float,
-    steps: int,
-) -> Tensor:
-    """The n-step return: `G_t = Σ_{k<n} γ^k r_{t+k} + γ^n V_{t+n}`.
-
-    Sutton and Barto 2018, equation 7.1. Where fewer than n steps remain, the bootstrap stands after
-    the last one. The continuation is the behaviour's.
-
-    Args:
-        rewards: `[S]`.
-        values: `[S]`, `V(s_t)`.
-        bootstrap: `[N]`, as in `gae`.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1].
-        steps: n, at least 1.
-
-    Returns:
-        `[S]` float64. With one step it is `gae + values` with λ = 0; with as many as the longest
-        episode has, `reward_to_go`.
-
-    Raises:
-        ValueError: Another shape; γ outside [0, 1]; no step.
-    """
-    contracts.between("discount", discount, 0, 1)
-    contracts.at_least("steps", steps, 1)
-    v = segments.as_float64("values", values)
-    # The sum of one-step differences: the values inside the window cancel.
-    delta = one_step(rewards, values, bootstrap, segments, discount=discount) - v
-    return v + discounted_window_sum(delta, segments, steps=steps, discount=discount)
+    log_weights = segments.as_float64("log_weights", log_weights)
+    baseline = segments.as_float64("baseline", baseline)
+    # 0 * inf counts as 0, on either side.
+    zero = (baseline == 0) | (log_weights == -torch.inf)
+    expected = torch.where(zero, 0.0, log_weights.exp() * baseline)
+    return segments.as_float64("continuation", continuation) - expected

@@ -1,4 +1,4 @@
-"""In words: what a reading says about the weights, and what to do."""
+"""A reading in sentences: the state of the weights, and the next thing to do."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def advice(
     group: str = "policy",
     names: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
-    """What there is to know and to do, one short sentence each, the numbers in it.
+    """Facts and advice about a set of weights, one short sentence each, with its numbers.
 
     Args:
         raw: Of the weights before any bound: only these tell how far apart the policies are.
@@ -33,7 +33,8 @@ def advice(
         names: Of the groups; without them, their numbers.
 
     Returns:
-        Sentences, at least one: the effective sample size. What asks for no action is left out.
+        Sentences, at least one: the effective sample size. Facts that ask for no action are left
+        out.
 
     Raises:
         ValueError: Another number of names than of groups.
@@ -57,7 +58,7 @@ def advice(
 
 
 def doubts(total: WeightReading, *, unit: str) -> tuple[str, ...]:
-    """Why not to believe a mean that is weighted so, one short sentence each; none if nothing is.
+    """Reasons not to believe a mean with such weights, one short sentence each.
 
     Unlike `advice`, which asks how well the data serves, it asks whether value and standard error
     can be believed: a small share of very many episodes may be enough.
@@ -90,12 +91,14 @@ def _undefined(total: WeightReading, unit: str) -> list[str]:
 
 
 def _mean(total: WeightReading) -> list[str]:
-    """Uneven weights average less than 1 until a rare large one comes, which proves nothing."""
-    away = abs(total.mean - 1)
-    if total.sample_size < LEAST_COUNT:  # whose spread says nothing of their mean
+    """A sentence if the mean weight is too far from 1 for chance."""
+    difference = abs(total.mean - 1)
+    # The standard error of so few weights is no guide to their mean.
+    if total.sample_size < LEAST_COUNT:
         return []
-    if away <= max(_STANDARD_ERRORS * total.standard_error, _MEAN_TOLERANCE):
+    if difference <= max(_STANDARD_ERRORS * total.standard_error, _MEAN_TOLERANCE):
         return []
+    # Uneven weights average less than 1 until a rare large one is drawn: that is no error.
     if total.mean < 1 and total.ess_share < _EVEN_ESS_SHARE:
         return []
     return [
@@ -155,7 +158,7 @@ def _gradient(total: WeightReading) -> list[str]:
 
 
 def _spent_groups(raw: HealthReading, unit: str, group: str, names: Sequence[str]) -> list[str]:
-    """Groups whose weights are so much below 1 that they have next to no say."""
+    """A sentence about the groups that carry little weight for their size."""
     number = sum(reading.sample_size for reading in raw.groups)
     spent = [
         i

@@ -1,10 +1,10 @@
-"""Effective sample sizes: of weights, of the gradient they weigh, and at each time."""
+"""Effective sample sizes, and how far apart two policies are on the sampled actions."""
 
 import torch
 from torch import Tensor
 
-from reweigh import contracts
 from reweigh.core.segments import Segments
+from reweigh.core.sums import kish_sample_size
 from reweigh.core.weights import LogSums, log_sums
 
 
@@ -12,41 +12,21 @@ from reweigh.core.weights import LogSums, log_sums
 def effective_sample_size(log_weights: Tensor) -> Tensor:
     """Kish's effective sample size `(Σ w)² / Σ w²` of a set of weights (Kish 1965).
 
-    How many equally weighted samples have the variance that these have; about `n / E[w²]`.
+    The number of equally weighted samples with the same variance; about `n / E[w²]`.
 
     Args:
         log_weights: `[n]`, of existing steps or of episodes; a shift changes nothing.
 
     Returns:
-        Scalar float64 in [0, n]: `n` for equal weights, 0 for none or all zero.
+        Scalar float64 in [0, n]: `n` for equal weights, 0 if all are 0 or no weight exists.
     """
     log_weights = log_weights.double()
     if log_weights.numel() == 0:
         return log_weights.new_zeros(())
-    highest = log_weights.max()
-    weights = (log_weights - torch.where(highest == -torch.inf, 0.0, highest)).exp()
-    size = weights.sum().square() / weights.square().sum()
-    return torch.where(highest == -torch.inf, 0.0, size)
-
-
-def gradient_effective_sample_size(log_weights: Tensor, magnitudes: Tensor) -> Tensor:
-    """Effective sample size of a weighted mean of `f`: `(Σ |f| w)² / Σ (f w)²`.
-
-    Owen 2013, section 9.3: weights may be even where what they weigh is not, and uneven where it is
-    0. With `f` the norm of an episode's gradient it is that of the policy gradient.
-
-    Args:
-        log_weights: `[n]`, of existing steps or of episodes; a shift changes nothing.
-        magnitudes: `[n]`, `|f|` or `f`: gradient norms, or advantages in their place.
-
-    Returns:
-        Scalar float64 in [0, n]. With equal magnitudes it is `effective_sample_size`.
-
-    Raises:
-        ValueError: Another shape.
-    """
-    contracts.vector("magnitudes", magnitudes, log_weights.numel(), "weight")
-    return effective_sample_size(log_weights.double() + magnitudes.double().abs().log())
+    # Relative to the largest: a difference of large logarithms would round.
+    largest = log_weights.max()
+    relative = log_weights - torch.where(largest == -torch.inf, 0.0, largest)
+    return kish_sample_size(relative.logsumexp(0), (2 * relative).logsumexp(0))
 
 
 @torch.no_grad()
@@ -55,15 +35,14 @@ def ess_by_time(log_weights: Tensor, segments: Segments) -> Tensor:
 
     Args:
         log_weights: `[S]`.
-        segments: Where the episodes lie; whole episodes.
+        segments: Whole episodes.
 
     Returns:
         `[T]` float64, each in [0, N].
 
     Raises:
-        ValueError: Another shape; fragments.
+        ValueError: Wrong shape; fragments.
     """
-    log_weights = segments.as_float64("log_weights", log_weights)
     sums, of_squares = log_sums(log_weights, segments), log_sums(2 * log_weights, segments)
     return ess_of_sums(sums, of_squares)[0]
 
@@ -79,5 +58,24 @@ def ess_of_sums(sums: LogSums, sums_of_squares: LogSums) -> Tensor:
     Returns:
         `[G, T]` float64: of each group's episodes. Of one part and one group it is `ess_by_time`.
     """
-    log_size = 2 * sums.log_sum - sums_of_squares.log_sum
-    return torch.where(sums.log_sum == -torch.inf, 0.0, log_size.exp())
+    return kish_sample_size(sums.log_sum, sums_of_squares.log_sum)
+
+
+@torch.no_grad()
+def approximate_kl(log_ratios: Tensor, segments: Segments) -> Tensor:
+    """Estimate of `KL(π_φ ‖ π_θ)`, behaviour to target, in nats: mean of `ρ_t - 1 - log ρ_t`.
+
+    Averaged over all existing steps. Unbiased for the behaviour's states, never negative, and of
+    lower variance than the mean of `-log ρ_t` (Schulman 2020, "Approximating KL divergence", k3).
+
+    Args:
+        log_ratios: `[S]`.
+
+    Returns:
+        Scalar float64, 0 for equal policies and if no step exists.
+
+    Raises:
+        ValueError: Wrong shape.
+    """
+    log_ratios = segments.as_float64("log_ratios", log_ratios)
+    return (log_ratios.expm1() - log_ratios).sum() / segments.inside.sum().clamp(min=1)

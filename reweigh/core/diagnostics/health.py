@@ -3,7 +3,7 @@
 A record is made in the training step and never waits for the device: tensor operations alone, no
 value looked at (a `Segments` does wait when it is built and first used). Micro-batches and ranks
 merge theirs; `read` then gives numbers. Records of the raw weights and of the bounded ones are two
-records: an effective sample size after a bound says nothing about the policies.
+records: an effective sample size after a bound does not measure the distance of the policies.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from reweigh import contracts
 from reweigh.core.segments import Segments
+from reweigh.core.sums import log_sum_by_group
 
 BIN_WIDTH = 1 / 32
 """Width in nats of the histogram's bins: a quantile read from it is within 1.6 % of the weight."""
@@ -22,16 +23,16 @@ _BINS = round(2 * BIN_LIMIT / BIN_WIDTH)
 
 
 class WeightHealth(NamedTuple):
-    """What is remembered of the weights of `G` groups; `read` gives it as numbers.
+    """The record of the weights of `G` groups; `read` gives it as numbers.
 
     All are logarithms of sums of non-negative terms, counts, or the largest weights, so that two
     records merge into that of both without loss.
     """
 
     sample_size: Tensor
-    """`[G]` int64: how many weights."""
+    """`[G]` int64: number of weights."""
     undefined: Tensor
-    """`[G]` int64: how many more were NaN or infinite; nothing else counts them."""
+    """`[G]` int64: further weights, NaN or infinite, which no other field counts."""
     log_sum: Tensor
     """`[G]`: `log Σ w`."""
     log_sum_of_squares: Tensor
@@ -47,7 +48,41 @@ class WeightHealth(NamedTuple):
     largest: Tensor
     """`[G, m]`: the largest log-weights in falling order, `-inf` where there are no more."""
     histogram: Tensor
-    """`[G, B]` int64: how many log-weights lie in each bin."""
+    """`[G, B]` int64: number of log-weights in each bin."""
+
+    def merge(self, other: "WeightHealth") -> "WeightHealth":
+        """The record of two parts together: exact, associative and commutative.
+
+        Args:
+            other: Of the other part, such as a micro-batch, with the same groups.
+
+        Raises:
+            ValueError: The parts have different numbers of groups or of kept weights.
+        """
+        if self.largest.shape != other.largest.shape:
+            raise ValueError(
+                f"the parts have groups and kept weights {list(self.largest.shape)} and "
+                f"{list(other.largest.shape)}: pass every part the same groups and keep"
+            )
+        pairs = zip(self, other, strict=True)
+        return _joined(WeightHealth(*(torch.stack(pair) for pair in pairs)))
+
+    def pooled(self) -> "WeightHealth":
+        """The record of all groups as one."""
+        return _joined(WeightHealth(*(x.unsqueeze(1) for x in self)))
+
+
+def _joined(parts: WeightHealth) -> WeightHealth:
+    """Records along the first axis as one, `[parts, G, ...]` to `[G, ...]`."""
+    largest = parts.largest.transpose(0, 1).flatten(1)
+    sums = parts[2:-2]
+    return WeightHealth(
+        parts.sample_size.sum(0),
+        parts.undefined.sum(0),
+        *(x.logsumexp(0) for x in sums),
+        largest=largest.topk(parts.largest.shape[-1]).values,
+        histogram=parts.histogram.sum(0),
+    )
 
 
 @torch.no_grad()
@@ -64,38 +99,35 @@ def weight_health(
 
     Args:
         log_weights: `[n]`, of steps or of episodes, not self-normalised. `-inf` is weight 0.
-        group: `[n]` int64 in [0, groups), such as the behaviour policy; without it all are one.
-        groups: How many groups there are, in the whole batch if this is a part of it.
-        counted: `[n]` bool, the weights that there are; without it all.
-        magnitudes: `[n]`, of what is weighed, for the effective sample size of the gradient: norms
-            of gradients, or advantages in their place; without it 1.
-        keep: How many of the largest weights to remember. `k̂` is that of all weights while the
+        group: `[n]` int64 in [0, groups), such as the behaviour policy; without it one group.
+        groups: Number of groups, in the whole batch if this is a part of it.
+        counted: `[n]` bool, the weights that exist; without it all.
+        magnitudes: `[n]`, of the weighted terms, for the effective sample size of the gradient:
+            norms of gradients, or advantages in their place; without it 1.
+        keep: Number of largest weights in the record. `k̂` is that of all weights while the
             tail, `3 √n`, is smaller (at 4096, up to 1.86 million weights), and a shorter tail's
             beyond; quantiles among the largest are exact, others are read from the histogram.
 
-    Returns:
-        A record of `groups` groups.
-
     Raises:
-        ValueError: Another shape; no group; `keep` below 1.
+        ValueError: Wrong shape; no group; `keep` below 1.
     """
-    contracts.at_least("groups", groups, 1)
-    contracts.at_least("keep", keep, 1)
+    contracts.require_at_least("groups", groups, 1)
+    contracts.require_at_least("keep", keep, 1)
     size = log_weights.numel()
-    contracts.vector("log_weights", log_weights, size, "unit")
+    contracts.require_vector("log_weights", log_weights, size, "unit")
     log_weights = log_weights.double()
     if counted is None:
         counted = torch.ones_like(log_weights, dtype=torch.bool)
-    contracts.vector("counted", counted, size, "weight")
-    contracts.boolean("counted", counted)
+    contracts.require_vector("counted", counted, size, "weight")
+    contracts.require_boolean("counted", counted)
     group = torch.zeros_like(counted, dtype=torch.int64) if group is None else group
-    contracts.vector("group", group, size, "weight")
+    contracts.require_vector("group", group, size, "weight")
     group = torch.where(counted, group, 0)
     defined = counted & (log_weights < torch.inf)
     log_weights = torch.where(defined, log_weights, -torch.inf)
     weighed = log_weights
     if magnitudes is not None:
-        contracts.vector("magnitudes", magnitudes, size, "weight")
+        contracts.require_vector("magnitudes", magnitudes, size, "weight")
         log_magnitudes = magnitudes.detach().double().abs().log()
         weighed = torch.where(log_weights == -torch.inf, -torch.inf, log_weights + log_magnitudes)
     sums = torch.stack(
@@ -114,7 +146,7 @@ def weight_health(
     return WeightHealth(
         zeros.index_add(0, group, defined.long()),
         zeros.index_add(0, group, (counted & ~defined).long()),
-        *_log_sums(torch.where(defined, sums, -torch.inf), group, groups),
+        *log_sum_by_group(torch.where(defined, sums, -torch.inf), group, groups),
         largest=_largest(log_weights, group, groups, keep),
         histogram=histogram.reshape(groups, _BINS + 2),
     )
@@ -132,15 +164,14 @@ def step_health(
 
     Args:
         log_weights: `[S]`.
-        segments: Where the episodes lie.
         group: `[S]` int64, such as the policy that took each step.
-        groups: How many groups there are.
+        groups: Number of groups.
         magnitudes: `[S]`, as in `weight_health`.
 
     Raises:
-        ValueError: Another shape.
+        ValueError: Wrong shape.
     """
-    contracts.vector("log_weights", log_weights, segments.size, "position")
+    contracts.require_vector("log_weights", log_weights, segments.size, "position")
     return weight_health(
         log_weights,
         group=group,
@@ -162,58 +193,19 @@ def episode_health(
 
     Args:
         log_weights: `[S]`, prefix or trajectory log-weights. An empty episode has weight 1.
-        segments: Where the episodes lie.
         group: `[N]` int64, such as the policy that sampled each episode.
-        groups: How many groups there are.
+        groups: Number of groups.
         magnitudes: `[N]`, as in `weight_health`.
 
     Returns:
         A record of `groups` groups. With one step an episode it is `step_health`.
 
     Raises:
-        ValueError: Another shape.
+        ValueError: Wrong shape.
     """
-    contracts.vector("log_weights", log_weights, segments.size, "position")
+    contracts.require_vector("log_weights", log_weights, segments.size, "position")
     last = segments.last(log_weights.detach().double())
     return weight_health(last, group=group, groups=groups, magnitudes=magnitudes)
-
-
-@torch.no_grad()
-def merge_health(first: WeightHealth, second: WeightHealth) -> WeightHealth:
-    """The record of two parts together: exact, associative and commutative.
-
-    Args:
-        first: Of one part, such as a micro-batch.
-        second: Of another, with the same groups.
-
-    Raises:
-        ValueError: The parts number their groups differently, or keep other numbers of weights.
-    """
-    if first.largest.shape != second.largest.shape:
-        raise ValueError(
-            f"the parts have groups and kept weights {list(first.largest.shape)} and "
-            f"{list(second.largest.shape)}: pass every part the same groups and keep"
-        )
-    return _combine(WeightHealth(*(torch.stack(pair) for pair in zip(first, second, strict=True))))
-
-
-@torch.no_grad()
-def pool_groups(health: WeightHealth) -> WeightHealth:
-    """The record of all groups as one."""
-    return _combine(WeightHealth(*(x.unsqueeze(1) for x in health)))
-
-
-def _combine(parts: WeightHealth) -> WeightHealth:
-    """Joins records along the first axis of their tensors, `[parts, G, ...]` to `[G, ...]`."""
-    largest = parts.largest.transpose(0, 1).flatten(1)
-    sums = parts[2:-2]
-    return WeightHealth(
-        parts.sample_size.sum(0),
-        parts.undefined.sum(0),
-        *(x.logsumexp(0) for x in sums),
-        largest=largest.topk(parts.largest.shape[-1]).values,
-        histogram=parts.histogram.sum(0),
-    )
 
 
 def _log_excess(x: Tensor) -> Tensor:
@@ -226,30 +218,23 @@ def _log_excess(x: Tensor) -> Tensor:
 
 
 def _bin(log_weights: Tensor) -> Tensor:
+    """The histogram's bin of each log-weight; the first and the last hold what lies outside."""
     return ((log_weights + BIN_LIMIT) / BIN_WIDTH).floor().clamp(-1, _BINS).long() + 1
-
-
-def _log_sums(x: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Log-sum-exp of each row of `x [C, n]` within each group, `[C, G]`; -inf for an empty one."""
-    group = group.expand_as(x)
-    highest = x.new_full((len(x), groups), -torch.inf).scatter_reduce(1, group, x, "amax")
-    highest = torch.where(highest.isinf(), 0.0, highest)
-    shifted = (x - highest.gather(1, group)).exp()
-    return torch.zeros_like(highest).scatter_add(1, group, shifted).log() + highest
 
 
 def _largest(log_weights: Tensor, group: Tensor, groups: int, keep: int) -> Tensor:
     """The largest log-weights of each group `[G, keep]`, in falling order."""
     if groups == 1:  # forty times as quick as sorting them all
-        found = log_weights.topk(min(keep, log_weights.numel())).values
-        return torch.nn.functional.pad(found, (0, keep - found.numel()), value=-torch.inf)[None]
+        largest = log_weights.topk(min(keep, log_weights.numel())).values
+        return torch.nn.functional.pad(largest, (0, keep - largest.numel()), value=-torch.inf)[None]
+    # By weight, then stably by group: within a group the order by weight remains.
     ordered, places = log_weights.sort(descending=True)
     group, within = group[places].sort(stable=True)
     ordered = ordered[within]
     size = torch.zeros_like(group).new_zeros(groups).index_add(0, group, torch.ones_like(group))
     begins = size.cumsum(0) - size
     rank = torch.arange(group.numel(), device=group.device) - begins[group]
-    # What is beyond the kept ones goes to a column of its own, cut off afterwards.
+    # All weights beyond the kept ones go to one more column, cut off afterwards.
     cell = group * (keep + 1) + rank.clamp(max=keep)
     table = ordered.new_full((groups * (keep + 1),), -torch.inf)
     return table.index_copy(0, cell, ordered).reshape(groups, keep + 1)[:, :keep]

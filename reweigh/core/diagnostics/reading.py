@@ -1,4 +1,4 @@
-"""From a record of weights to plain numbers: where diagnostics wait for the device."""
+"""The record of weights as plain numbers: the one place where diagnostics wait for the device."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from reweigh import contracts
-from reweigh.core.diagnostics.health import BIN_LIMIT, BIN_WIDTH, WeightHealth, pool_groups
+from reweigh.core.diagnostics.health import BIN_LIMIT, BIN_WIDTH, WeightHealth
+from reweigh.core.sums import kish_sample_size
 from reweigh.core.weights.psis import k_hat_threshold, pareto_k_of_largest
 
 _LOG_MAXIMUM = math.log(torch.finfo(torch.float64).max)
@@ -18,9 +19,9 @@ class WeightReading:
     """The health of a set of weights, in numbers."""
 
     sample_size: int
-    """How many weights."""
+    """Number of weights."""
     undefined: int
-    """How many more were NaN or infinite; nothing else counts them."""
+    """Number of further weights, NaN or infinite, which no other field counts."""
     mean: float
     """1 in expectation, since a weight is a ratio of two densities."""
     standard_error: float
@@ -28,7 +29,7 @@ class WeightReading:
     effective_sample_size: float
     """Kish's, in [0, sample_size]."""
     gradient_effective_sample_size: float
-    """Of what is weighed, in [0, sample_size]; Kish's if no magnitudes were given."""
+    """Of the weighted magnitudes, in [0, sample_size]; Kish's if none were given."""
     k_hat: float
     """The tail's shape, `weights.pareto_k`."""
     k_hat_threshold: float
@@ -51,7 +52,7 @@ class WeightReading:
 
     @property
     def ess_share(self) -> float:
-        """Effective sample size as a share of the weights; 0 if there are none."""
+        """Effective sample size as a share of the weights; 0 if no weight exists."""
         return self.effective_sample_size / max(self.sample_size, 1)
 
 
@@ -73,21 +74,21 @@ def read(
     quantiles: Sequence[float] = (0.01, 0.1, 0.5, 0.9, 0.99),
     top: Sequence[int] = (1, 10),
 ) -> HealthReading:
-    """Reads a record: waits for the device, once.
+    """The record in numbers; waits for the device, once.
 
-    Divergences estimate those of what the weights are ratios of: of an action where they are of
-    steps, of trajectories where they are of episodes.
+    Divergences are of action distributions if the weights are of steps, of trajectory distributions
+    if they are of episodes.
 
     Args:
         health: A record, merged over all parts of the batch.
         quantiles: Which quantiles, each in (0, 1].
-        top: Of how many of the largest weights to give the share; no more than the record keeps.
+        top: Numbers of largest weights whose share is given; no more than the record keeps.
 
     Raises:
         ValueError: A quantile outside (0, 1]; more of the largest weights than the record keeps.
     """
     for quantile in quantiles:
-        contracts.between("quantiles", quantile, math.ulp(0), 1)
+        contracts.require_between("quantiles", quantile, math.ulp(0), 1)
     keep = health.largest.shape[-1]
     for k in top:
         if not 1 <= k <= keep:
@@ -95,7 +96,7 @@ def read(
                 f"top asks for the share of {k} weights, the record keeps {keep}: build it with a "
                 "larger keep"
             )
-    pooled = zip(pool_groups(health), health, strict=True)
+    pooled = zip(health.pooled(), health, strict=True)
     rows = _to_host(WeightHealth(*(torch.cat(pair) for pair in pooled)))
     total, *groups = (_read_row(row, quantiles, top) for row in rows)
     log_sums = [float(row.log_sum) for row in rows]
@@ -117,7 +118,7 @@ def _read_row(row: WeightHealth, quantiles: Sequence[float], top: Sequence[int])
     count = int(row.sample_size)
     log_sum, log_squares = float(row.log_sum), float(row.log_sum_of_squares)
     log_count = math.log(count) if count else math.nan
-    size = _ess(log_sum, log_squares)
+    size = float(kish_sample_size(row.log_sum, row.log_sum_of_squares))
     mean = _exp(log_sum - log_count)
     chi_square = _chi_square(mean, log_squares - log_count)
     return WeightReading(
@@ -128,8 +129,8 @@ def _read_row(row: WeightHealth, quantiles: Sequence[float], top: Sequence[int])
         if size and count > 1
         else math.nan,
         effective_sample_size=size,
-        gradient_effective_sample_size=_ess(
-            float(row.log_gradient), float(row.log_gradient_of_squares)
+        gradient_effective_sample_size=float(
+            kish_sample_size(row.log_gradient, row.log_gradient_of_squares)
         ),
         k_hat=float(pareto_k_of_largest(row.largest, count=count)),
         k_hat_threshold=k_hat_threshold(count),
@@ -139,16 +140,12 @@ def _read_row(row: WeightHealth, quantiles: Sequence[float], top: Sequence[int])
             k: _exp(float(row.largest[:k].logsumexp(0)) - log_sum) if size else math.nan
             for k in top
         },
-        # Where χ² overflows, 1 and the mean are nothing beside the second moment.
+        # Where χ² overflows, 1 and the mean are negligible beside the second moment.
         renyi2=math.log1p(chi_square) if chi_square < math.inf else log_squares - log_count,
         chi_square=chi_square,
         kl_from_behaviour=_exp(float(row.log_kl_from_behaviour) - log_count),
         kl_from_target=_exp(float(row.log_kl_from_target) - log_count),
     )
-
-
-def _ess(log_sum: float, log_sum_of_squares: float) -> float:
-    return 0.0 if log_sum == -math.inf else _exp(2 * log_sum - log_sum_of_squares)
 
 
 def _chi_square(mean: float, log_second_moment: float) -> float:
@@ -161,7 +158,7 @@ def _quantile(row: WeightHealth, count: int, quantile: float) -> float:
     """The weight of rank `⌈q n⌉`: exact among the largest, else the middle of its bin."""
     if count == 0:
         return math.nan
-    # 0.07 * 100 is a little more than 7.
+    # In float64 0.07 * 100 is a little more than 7.
     rank = max(math.ceil(quantile * count - 1e-9), 1)
     from_top = count - rank
     if from_top < len(row.largest):

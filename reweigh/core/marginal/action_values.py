@@ -35,16 +35,15 @@ def action_values(
         actions: `[S]` int64 in [0, A).
         rewards: `[S]`.
         log_probs: `[states, A]`, of every action in every state under the target.
-        segments: Where the episodes lie.
         discount: γ in [0, 1); 1 only if the target terminates.
 
     Returns:
         `[states, A]` float64, 0 for a pair that was never logged. With γ = 0 it is the mean reward.
 
     Raises:
-        ValueError: Another shape; a state or an action outside the table; γ outside [0, 1].
+        ValueError: Wrong shape; a state or an action outside the table; γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     reward, transition = _model(visits, actions, rewards, log_probs, segments)
     policy = log_probs.double().exp()
     system = torch.eye(len(policy)).to(policy) - discount * _under(policy, transition)
@@ -72,7 +71,6 @@ def action_values_by_time(
         actions: `[S]` int64 in [0, A).
         rewards: `[S]`.
         log_probs: `[states, A]`, of every action in every state under the target.
-        segments: Where the episodes lie.
         discount: γ in [0, 1].
         horizon: H, at least the longest episode.
 
@@ -83,8 +81,8 @@ def action_values_by_time(
     Raises:
         ValueError: As `action_values`; a horizon shorter than an episode.
     """
-    contracts.between("discount", discount, 0, 1)
-    contracts.at_least("horizon", horizon, segments.most_steps)
+    contracts.require_between("discount", discount, 0, 1)
+    contracts.require_at_least("horizon", horizon, segments.most_steps)
     reward, transition = _model(visits, actions, rewards, log_probs, segments)
     policy = log_probs.double().exp()
     # (V, 1) of one time is a fixed matrix times that of the next: its powers are all horizons.
@@ -93,61 +91,18 @@ def action_values_by_time(
     backup[:count, :count] = discount * _under(policy, transition)
     backup[:count, count] = _under(policy, reward)
     backup[count, count] = 1.0
-    nothing = torch.eye(count + 1).to(policy)[count]
-    to_go = powers(nothing, backup.mT, horizon)[:, :count].flip(0)
+    at_horizon = torch.eye(count + 1).to(policy)[count]
+    to_go = powers(at_horizon, backup.mT, horizon)[:, :count].flip(0)
     return reward + discount * torch.einsum("sau,tu->tsa", transition, to_go)
-
-
-@torch.no_grad()
-def linear_action_values(
-    features: Tensor,
-    next_features: Tensor,
-    rewards: Tensor,
-    segments: Segments,
-    *,
-    discount: float,
-    ridge: float = 0.0,
-) -> Tensor:
-    """The target's action values in the span of features: `Q(s, a) = f(s, a)·c` (LSTD-Q).
-
-    Lagoudakis and Parr 2003: `Σ f (f - γ f'_θ)ᵀ c = Σ f r`. Consistent for `Q^θ` if it is linear in
-    the features, whatever sampled the actions; otherwise the fixed point may not exist.
-
-    Args:
-        features: `[S, d]`, `f(s_t, a_t)`.
-        next_features: `[S, d]`, `Σ_a π_θ(a|s_{t+1}) f(s_{t+1}, a)`; 0 after a termination.
-        rewards: `[S]`.
-        segments: Where the episodes lie.
-        discount: γ in [0, 1).
-        ridge: Added to the system, in units of the mean diagonal of `Σ f fᵀ`.
-
-    Returns:
-        `[d]` float64, c. With one-hot features of pairs it is `action_values`.
-
-    Raises:
-        ValueError: Another shape; γ outside [0, 1]; a negative ridge.
-    """
-    contracts.between("discount", discount, 0, 1)
-    contracts.between("ridge", ridge, 0, torch.inf)
-    f = segments.rows_as_float64("features", features)
-    after = segments.rows_as_float64("next_features", next_features)
-    if after.shape != f.shape:
-        raise ValueError(
-            f"next_features must have the shape of features, {list(f.shape)}, got "
-            f"{list(after.shape)}"
-        )
-    scale = ridge * (f.square().sum(0)).mean() if f.numel() else 0.0
-    system = f.mT @ (f - discount * after) + scale * torch.eye(f.shape[1]).to(f)
-    return torch.linalg.pinv(system) @ (f.mT @ segments.as_float64("rewards", rewards))
 
 
 def _model(
     visits: Tabular, actions: Tensor, rewards: Tensor, log_probs: Tensor, segments: Segments
 ) -> tuple[Tensor, Tensor]:
     """Mean reward `[states, A]` and transition `[states, A, states]` of the logged pairs."""
-    contracts.rows("log_probs", log_probs, visits.count)
-    contracts.vector("actions", actions, segments.size, "position")
-    states, following = visits.read(segments)
+    contracts.require_rows("log_probs", log_probs, visits.count)
+    contracts.require_vector("actions", actions, segments.size, "position")
+    states, following = visits.moves(segments)
     count, choices = log_probs.shape
     actions = segments.fill(actions)
     outside = (actions < 0) | (actions >= choices)

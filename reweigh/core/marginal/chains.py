@@ -22,7 +22,7 @@ def powers(initial: Tensor, transition: Tensor, times: int) -> Tensor:
     while len(known) < min(times, 4 * times / len(initial)):
         known = torch.cat([known, known @ transition])
         transition = transition @ transition
-    # The matrix is K to the power of how many are known.
+    # By now the matrix is K^n for the n times that are known.
     parts = [known]
     while len(parts) * len(known) < times:
         parts.append(parts[-1] @ transition)

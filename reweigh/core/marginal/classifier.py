@@ -13,9 +13,9 @@ _TOLERANCE = 1e-12
 
 
 class Classified(NamedTuple):
-    """State ratios by a classifier, and what it takes to go on from there."""
+    """State ratios by a classifier, and the state of the fit."""
 
-    log_ratios: Tensor
+    log_state_ratios: Tensor
     """`[S]` float64: `log d_new / d_all`, at most `-log(share of the new steps)`."""
     log_odds: Tensor
     """`[S]` float64: `log d_new / d_old`, not bounded."""
@@ -41,14 +41,13 @@ def classifier(
 
     Density ratios by classification: Qin 1998; Bickel et al. 2007. Corrects the states of old
     batches toward the newest policy of which there are states, against the *mixture* of all that is
-    logged, so that ratios stay below one over the new share (a defensive mixture). Says nothing
-    about a policy that never ran. Consistent if the log-odds are linear in the features: put the
-    time among them where ratios are to depend on it.
+    logged, so that ratios stay below one over the new share (a defensive mixture). It
+    needs states of the policy itself. Consistent if the log-odds are linear in the features: put
+    the time among them where ratios are to depend on it.
 
     Args:
         features: `[S, d]`, given or `random_fourier`; an intercept is added.
         is_new: `[S]` bool: steps that the newest policy sampled.
-        segments: Where the episodes lie.
         ridge: Added to the mean cross-entropy as `ridge/2 |coefficients|²`, the intercept apart.
         start: `[d + 1]`, coefficients of an earlier fit.
         maximum_iterations: Newton steps, each halved until the loss falls.
@@ -58,12 +57,12 @@ def classifier(
         and no ridge, ratios are those of the visits counted.
 
     Raises:
-        ValueError: Another shape; a negative ridge; steps of one kind only.
+        ValueError: Wrong shape; a negative ridge; steps of one kind only.
     """
-    contracts.between("ridge", ridge, 0, torch.inf)
-    contracts.at_least("maximum_iterations", maximum_iterations, 1)
-    contracts.vector("is_new", is_new, segments.size, "position")
-    contracts.boolean("is_new", is_new)
+    contracts.require_between("ridge", ridge, 0, torch.inf)
+    contracts.require_at_least("maximum_iterations", maximum_iterations, 1)
+    contracts.require_vector("is_new", is_new, segments.size, "position")
+    contracts.require_boolean("is_new", is_new)
     x = segments.rows_as_float64("features", features)
     x = torch.cat([x, segments.inside.double().unsqueeze(1)], 1)
     y = segments.fill(is_new.double())
@@ -78,15 +77,15 @@ def classifier(
     if start is None:
         start = torch.zeros_like(penalty)
         start[-1] = share.logit()
-    contracts.vector("start", start, len(penalty), "feature and the intercept")
+    contracts.require_vector("start", start, len(penalty), "feature and the intercept")
     beta = _newton(x, y, penalty, start.double(), segments, maximum_iterations)
     logits = x @ beta
-    log_ratios = segments.fill(torch.nn.functional.logsigmoid(logits) - share.log())
+    log_state_ratios = segments.fill(torch.nn.functional.logsigmoid(logits) - share.log())
     return Classified(
-        log_ratios,
+        log_state_ratios,
         segments.fill(logits - share.logit()),
         beta,
-        segments.mean(log_ratios.exp()),
+        segments.mean(log_state_ratios.exp()),
         _cross_entropy(logits, y, segments),
     )
 

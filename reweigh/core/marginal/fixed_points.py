@@ -1,4 +1,4 @@
-"""State ratios as fixed points of the flow of visits: closed forms, nothing to tune.
+"""State ratios as fixed points of the flow of visits: closed forms without settings.
 
 The states that the target visits next are those it visits now, moved by its transitions; the log
 holds samples of both. Each function solves that equation for one notion of visitation. With
@@ -13,22 +13,23 @@ from torch import Tensor
 from reweigh import contracts
 from reweigh.core.marginal.chains import powers, products
 from reweigh.core.marginal.visits import Cells, Visits, by_time, pooled
+from reweigh.core.scan import times
 from reweigh.core.segments import Segments
 
 
 class StateRatios(NamedTuple):
-    """Estimated state ratios, and what a person looks at before believing them."""
+    """Estimated state ratios, and figures by which to judge them."""
 
-    log_ratios: Tensor
+    log_state_ratios: Tensor
     """`[S]` float64: `log m(s_t)`, for `weights.state_marginal`; 0 where no step exists."""
     residual: Tensor
-    """Scalar: what visits flow in and do not flow out, relative to all visits. Computed with the
-    ratios as they are, not self-normalised as in the fit: 0 would be exact."""
+    """Scalar: inflow minus outflow of visits, relative to all visits. Computed with the ratios of
+    actions as they are, not self-normalised as in the fit: 0 would be exact."""
     mean: Tensor
     """Scalar: mean ratio over all steps. With visits counted by time, the target's expected number
     of steps over the behaviour's."""
     clipped: Tensor
-    """Scalar: share of the steps whose estimate was negative and became 0 (never in a table)."""
+    """Scalar: share of the steps whose estimate was negative and became 0; 0 in a table."""
 
 
 @torch.no_grad()
@@ -44,14 +45,14 @@ def finite_horizon(visits: Visits, log_ratios: Tensor, segments: Segments) -> St
     Args:
         visits: The states, as `Tabular` or `Linear`.
         log_ratios: `[S]`.
-        segments: Where the episodes lie; whole episodes.
+        segments: Whole episodes.
 
     Returns:
         Ratios `m_t(s_t)`: `E_φ[Σ_t m_t f_t(s_t)] = E_θ[Σ_t f_t(s_t)]`. An episode that was cut is
         made up for by the others. At an episode's first step they are 1.
 
     Raises:
-        ValueError: Another shape; a state outside the table; fragments.
+        ValueError: Wrong shape; a state outside the table; fragments.
     """
     segments.require_whole("finite_horizon")
     absorbed, initial = _start(visits, segments)
@@ -71,7 +72,7 @@ def finite_horizon_by_time(visits: Visits, log_ratios: Tensor, segments: Segment
     Args:
         visits: The states, as `Tabular` or `Linear`.
         log_ratios: `[S]`.
-        segments: Where the episodes lie; whole episodes.
+        segments: Whole episodes.
 
     Returns:
         Ratios, as from `finite_horizon`. With `φ = θ` they are exactly 1, unless episodes were cut
@@ -100,7 +101,7 @@ def discounted(
     Args:
         visits: The states, as `Tabular` or `Linear`.
         log_ratios: `[S]`.
-        segments: Where the episodes lie; whole episodes.
+        segments: Whole episodes.
         discount: γ in [0, 1); 1 only if the target terminates.
 
     Returns:
@@ -110,15 +111,15 @@ def discounted(
     Raises:
         ValueError: As `finite_horizon`; γ outside [0, 1].
     """
-    contracts.between("discount", discount, 0, 1)
+    contracts.require_between("discount", discount, 0, 1)
     segments.require_whole("discounted")
     absorbed, initial = _start(visits, segments)
     every = pooled(segments)
     transition = visits.transitions(log_ratios, absorbed, every, segments)[0]
     system = torch.eye(len(initial)).to(transition) - discount * transition.mT
     ratios, clipped = _ratios(_solve(system, initial)[None], visits, every, segments)
-    flow = visits.mean_next(_times(ratios, log_ratios, segments), absorbed, segments)
-    residual = _relative(initial + discount * flow, visits.mean(ratios, segments))
+    flow = visits.mean_next(_products(ratios, log_ratios, segments), absorbed, segments)
+    residual = _relative(initial + times(discount, flow), visits.mean(ratios, segments))
     return StateRatios(segments.fill(ratios.log()), residual, segments.mean(ratios), clipped)
 
 
@@ -134,13 +135,12 @@ def average_reward(visits: Visits, log_ratios: Tensor, segments: Segments) -> St
     Args:
         visits: The states, as `Tabular` or `Linear`.
         log_ratios: `[S]`.
-        segments: Where the episodes lie.
 
     Returns:
         Ratios with mean 1. If all episodes terminated and `φ = θ` they are exactly 1 in a table.
 
     Raises:
-        ValueError: Another shape; a state outside the table.
+        ValueError: Wrong shape; a state outside the table.
     """
     every = pooled(segments)
     logged = visits.mean(segments.inside.double(), segments)
@@ -153,7 +153,7 @@ def average_reward(visits: Visits, log_ratios: Tensor, segments: Segments) -> St
     ratios, clipped = _ratios(_solve(system, logged)[None], visits, every, segments)
     mean = segments.mean(ratios)
     ratios = ratios / torch.where(mean > 0, mean, 1.0)
-    flow = visits.mean_next(_times(ratios, log_ratios, segments), starts, segments)
+    flow = visits.mean_next(_products(ratios, log_ratios, segments), starts, segments)
     residual = _relative(flow, visits.mean(ratios, segments))
     return StateRatios(segments.fill(ratios.log()), residual, segments.mean(ratios), clipped)
 
@@ -164,7 +164,7 @@ def _through_time(
     """The ratios that have the given means `[T, d]`, one for each time."""
     ratios, clipped = _ratios(means, visits, by_time(segments), segments)
     absorbed = torch.zeros_like(means[0])
-    leaves = torch.where(segments.is_last, 0.0, _times(ratios, log_ratios, segments))
+    leaves = torch.where(segments.is_last, 0.0, _products(ratios, log_ratios, segments))
     inflow = visits.mean_next(leaves, absorbed, segments)
     outflow = visits.mean(torch.where(segments.is_first, 0.0, ratios), segments)
     residual = _relative(inflow, outflow)
@@ -172,7 +172,7 @@ def _through_time(
 
 
 def _start(visits: Visits, segments: Segments) -> tuple[Tensor, Tensor]:
-    """Where terminated episodes lead (nowhere), and the mean features of first states, `[d]`."""
+    """Features after a termination, which are 0, and the mean features of first states, `[d]`."""
     initial = visits.mean(segments.is_first.double(), segments)
     return torch.zeros_like(initial), initial
 
@@ -180,20 +180,20 @@ def _start(visits: Visits, segments: Segments) -> tuple[Tensor, Tensor]:
 def _ratios(
     means: Tensor, visits: Visits, cells: Cells, segments: Segments
 ) -> tuple[Tensor, Tensor]:
-    """The ratios with the given means, none negative, and the share that was."""
+    """The ratios with the given means, clipped at 0, and the share that was negative."""
     ratios = visits.evaluate(visits.coefficients(means, cells, segments), cells, segments)
     clipped = ratios.clamp(min=0.0)
 
     def mass(x):
         return x.new_zeros(cells.rows).index_add(0, cells.row, segments.fill(x))
 
-    # What the negative ones added to the mass of their cell is taken off the others.
+    # Clipping adds mass to a cell: the other ratios of the cell are scaled down by as much.
     before, after = mass(ratios).clamp(min=0.0), mass(clipped)
     scale = torch.where(after > 0, before / after, 0.0)
     return clipped * scale[cells.row], segments.mean(ratios < 0)
 
 
-def _times(ratios: Tensor, log_ratios: Tensor, segments: Segments) -> Tensor:
+def _products(ratios: Tensor, log_ratios: Tensor, segments: Segments) -> Tensor:
     """`m_t ρ_t`, multiplied as logarithms: a ratio may overflow where `m` is 0."""
     return segments.fill((ratios.log() + segments.as_float64("log_ratios", log_ratios)).exp())
 

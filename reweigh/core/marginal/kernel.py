@@ -1,4 +1,4 @@
-"""Kernel minimax weights: the ratio whose flow of visits no function of a kernel's space can fault.
+"""Kernel minimax weights: the ratio that balances the flow of visits for all of a kernel's space.
 
 A convex quadratic problem, solved in the features of the kernel's own empirical map: exact while
 the states are few, in the span of some of them (Nyström) where they are many.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reweigh import contracts
-from reweigh.core.marginal.visits import ends, read_features
+from reweigh.core.marginal.visits import ends, feature_moves
 from reweigh.core.segments import Segments
 
 _EXACT_BELOW = 5000
@@ -21,13 +21,13 @@ _BANDWIDTH_SAMPLE = 1000
 
 
 class KernelRatios(NamedTuple):
-    """State ratios from a kernel, and what a person looks at before believing them."""
+    """State ratios from a kernel, and figures by which to judge them."""
 
-    log_ratios: Tensor
+    log_state_ratios: Tensor
     """`[S]` float64: `log m(s_t)`, for `weights.state_marginal`; 0 where no step exists."""
     residual: Tensor
-    """Scalar: the flow's residual on held-out episodes, over that of the best constant ratio: at 1
-    nothing was learnt. It does not reach 0, since held-out episodes have noise of their own."""
+    """Scalar: the flow's residual on held-out episodes, over that of a constant ratio: 1 is no
+    better than the constant. It does not reach 0, since held-out episodes are noisy too."""
     mean: Tensor
     """Scalar: mean ratio over all steps."""
     clipped: Tensor
@@ -36,28 +36,6 @@ class KernelRatios(NamedTuple):
     """Scalar: the regularisation that held-out episodes chose."""
     bandwidth: Tensor
     """Scalar: that of the kernel."""
-
-
-@torch.no_grad()
-def median_bandwidth(features: Tensor, segments: Segments, *, generator: torch.Generator) -> Tensor:
-    """The median distance between states, of up to 1000 that are drawn (the median heuristic).
-
-    Args:
-        features: `[S, d]`.
-        segments: Where the episodes lie.
-        generator: Draws the states.
-
-    Returns:
-        Scalar float64, 1 if the states do not differ. Distances of 0 do not count.
-
-    Raises:
-        ValueError: Another shape.
-    """
-    points = segments.rows_as_float64("features", features)[segments.existing]
-    order = torch.randperm(len(points), generator=generator, device=generator.device)
-    distances = torch.pdist(points[order[:_BANDWIDTH_SAMPLE].to(points.device)])
-    distances = distances[distances > 0]
-    return distances.median() if distances.numel() else distances.new_ones(())
 
 
 def random_fourier(
@@ -80,8 +58,8 @@ def random_fourier(
     Raises:
         ValueError: A count below 1; a bandwidth that is not positive.
     """
-    contracts.at_least("count", count, 1)
-    contracts.positive("bandwidth", float(bandwidth))
+    contracts.require_at_least("count", count, 1)
+    contracts.require_positive("bandwidth", float(bandwidth))
     where = {"generator": generator, "device": generator.device, "dtype": torch.float64}
     frequencies = torch.randn(dimension, count, **where) / float(bandwidth)
     phases = 2 * math.pi * torch.rand(count, **where)
@@ -125,13 +103,14 @@ def kernel_discounted(
         final_features: `[N, d]`: of the state after each episode's last step.
         terminated: `[N]` bool.
         log_ratios: `[S]`.
-        segments: Where the episodes lie; at least 2 episodes of at least a step.
+        segments: At least 2 episodes of at least a step.
         discount: γ in [0, 1].
         generator: Draws the landmarks and the states for the median heuristic.
-        bandwidth: σ of `exp(-|x - y|² / 2σ²)`; by the median heuristic if not given.
-        landmarks: How many states span the ratio if there are more than 5000 different ones; or
-            those that do, `[k, d]`.
-        ridges: What to choose from, above 0; one value fixes it.
+        bandwidth: σ of `exp(-|x - y|² / 2σ²)`; without it, the median distance between states of
+            which up to 1000 are drawn.
+        landmarks: Number of states whose kernels span the ratio if more than 5000 differ; or the
+            states themselves, `[k, d]`.
+        ridges: Candidates, above 0; a single one is taken as it is.
         folds: Parts that are held out in turn, each of every `folds`-th episode.
 
     Returns:
@@ -140,29 +119,29 @@ def kernel_discounted(
         in each state, it is `discounted`.
 
     Raises:
-        ValueError: Another shape; γ outside [0, 1]; a ridge that is not positive; fragments; too
+        ValueError: Wrong shape; γ outside [0, 1]; a ridge that is not positive; fragments; too
             few episodes; infinite ratios.
     """
-    contracts.between("discount", discount, 0, 1)
-    contracts.at_least("folds", folds, 2)
+    contracts.require_between("discount", discount, 0, 1)
+    contracts.require_at_least("folds", folds, 2)
     for ridge in ridges:
-        contracts.positive("ridges", ridge)
-    x, after = read_features(features, final_features, terminated, segments)
+        contracts.require_positive("ridges", ridge)
+    x, after = feature_moves(features, final_features, terminated, segments)
     ratio = _read_ratios(log_ratios, segments)
     if bandwidth is None:
-        bandwidth = median_bandwidth(features, segments, generator=generator)
+        bandwidth = _median_bandwidth(x[segments.existing], generator)
     width = torch.as_tensor(bandwidth, dtype=torch.float64, device=x.device)
-    contracts.positive("bandwidth", float(width))
+    contracts.require_positive("bandwidth", float(width))
 
-    here = segments.existing
-    stops = ends(terminated, segments)[here]
-    embed = _empirical_map(torch.cat([x[here], after[here][~stops]]), width, landmarks, generator)
-    phi, ratio = embed(x[here]), ratio[here]
-    starts = phi[segments.is_first[here]].mean(0)
-    ahead = torch.where(stops.unsqueeze(1), starts, embed(after[here]))
+    steps = segments.existing
+    stops = ends(terminated, segments)[steps]
+    embed = _empirical_map(torch.cat([x[steps], after[steps][~stops]]), width, landmarks, generator)
+    phi, ratio = embed(x[steps]), ratio[steps]
+    starts = phi[segments.is_first[steps]].mean(0)
+    ahead = torch.where(stops.unsqueeze(1), starts, embed(after[steps]))
     drift = discount * ratio.unsqueeze(1) * ahead - phi + (1 - discount) * starts
 
-    best, residual = _cross_validate(phi, drift, segments.episode[here] % folds, ridges)
+    best, residual = _cross_validate(phi, drift, segments.episode[steps] % folds, ridges)
     g = _solve(phi, drift, [best])[0]
     estimate = 1.0 + phi @ g
     m = estimate.clamp(min=0.0)
@@ -171,7 +150,7 @@ def kernel_discounted(
         # Episodes restart at this rate, and their number is known: renewal says how long they are.
         restarts = (1 - discount) + discount * torch.where(stops, ratio, 0.0)
         m = m * len(segments) / (m * restarts).sum()
-    log_m = torch.zeros(segments.size, dtype=x.dtype, device=x.device).index_copy(0, here, m.log())
+    log_m = torch.zeros(segments.size, dtype=x.dtype, device=x.device).index_copy(0, steps, m.log())
     return KernelRatios(
         log_m,
         residual,
@@ -198,12 +177,20 @@ def _read_ratios(log_ratios: Tensor, segments: Segments) -> Tensor:
     return ratios
 
 
+def _median_bandwidth(points: Tensor, generator: torch.Generator) -> Tensor:
+    """The median distance of up to 1000 points that differ, drawn at random; 1 if none differ."""
+    order = torch.randperm(len(points), generator=generator, device=generator.device)
+    distances = torch.pdist(points[order[:_BANDWIDTH_SAMPLE].to(points.device)])
+    distances = distances[distances > 0]
+    return distances.median() if distances.numel() else distances.new_ones(())
+
+
 def _empirical_map(
     points: Tensor, bandwidth: Tensor, landmarks: int | Tensor, generator: torch.Generator
-):
-    """Features whose products are the kernel, exactly so in the span of the landmarks."""
+) -> Callable[[Tensor], Tensor]:
+    """A function to features whose inner products are the kernel, if one point is a landmark."""
     if isinstance(landmarks, Tensor):
-        contracts.rows("landmarks", landmarks, len(landmarks))
+        contracts.require_rows("landmarks", landmarks, len(landmarks))
         points = landmarks.to(points)
     points = points.unique(dim=0)
     if isinstance(landmarks, int) and len(points) > _EXACT_BELOW:
@@ -229,19 +216,19 @@ def _solve(phi: Tensor, drift: Tensor, ridges: Sequence[float]) -> Tensor:
 def _cross_validate(
     phi: Tensor, drift: Tensor, fold: Tensor, ridges: Sequence[float]
 ) -> tuple[float, Tensor]:
-    """The ridge that leaves the least on folds held out, and how much, relative to `m = 1`."""
+    """The ridge of the smallest residual on held-out folds; the residual over that of `m = 1`."""
     held_out = [fold == k for k in fold.unique().tolist()]
-    left = torch.stack([_left_over(phi, drift, ~out, out, ridges) for out in held_out]).sum(0)
-    best = int(left[1:].argmin())
-    return ridges[best], (left[1 + best] / left[0]).sqrt()
+    residuals = torch.stack([_residuals(phi, drift, ~out, out, ridges) for out in held_out]).sum(0)
+    best = int(residuals[1:].argmin())
+    return ridges[best], (residuals[1 + best] / residuals[0]).sqrt()
 
 
-def _left_over(phi, drift, fitted, out, ridges) -> Tensor:
+def _residuals(phi, drift, fitted, out, ridges) -> Tensor:
     """Squared residual on the steps held out, of the constant ratio and then of each ridge's."""
     g = _solve(phi[fitted], drift[fitted], ridges)
     ratios = (1.0 + phi[out] @ g.mT).clamp(min=0.0).mT
     mass = ratios.mean(1, keepdim=True)
     ratios = torch.cat([torch.ones_like(ratios[:1]), ratios / mass])
-    left = (ratios @ drift[out] / int(out.sum())).square().sum(1)
+    squares = (ratios @ drift[out] / int(out.sum())).square().sum(1)
     # A ridge that clips every step held out to 0 is no candidate.
-    return torch.cat([left[:1], torch.where(mass.squeeze(1) > 0, left[1:], torch.inf)])
+    return torch.cat([squares[:1], torch.where(mass.squeeze(1) > 0, squares[1:], torch.inf)])

@@ -1,9 +1,9 @@
-"""How a log describes the states it visited: by number, or by features.
+"""Descriptions of the states that a log visited: by number, or by features.
 
-Both answer the same questions: the mean features of weighted states and of weighted next states,
-and, for each *cell* (all times together, or each time by itself), the target's transition and the
-ratio that has given means. The fixed points are written once, for both. Tabular is what linear
-gives with one-hot features, exactly.
+Both have the same methods: the mean features of weighted states and of weighted next states, and,
+for each *cell* (all times together, or each time by itself), the target's transition and the ratio
+that has given means. The fixed points are written once, for both. `Tabular` equals `Linear` with
+one-hot features, exactly.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reweigh import contracts
 from reweigh.core.segments import Segments
+from reweigh.core.sums import relative_weights
 
 
 class Cells(NamedTuple):
@@ -39,7 +40,7 @@ def by_time(segments: Segments) -> Cells:
 
 
 class Visits(Protocol):
-    """What the fixed points ask of a description with `d` numbers a state."""
+    """A description of states with `d` numbers each, as the fixed points use it."""
 
     def mean(self, weights: Tensor, segments: Segments) -> Tensor:
         """`(1/N) Σ weight · f(s)` over all steps, `[d]`."""
@@ -71,7 +72,7 @@ class Tabular:
     An episode that `terminated` ended in a state with no future, where its mass is absorbed; its
     final state is not read. One that was cut, or reached the horizon, did not terminate, and its
     last step is a transition like any other. A state that some episode ends in and no step leaves
-    leads nowhere; what the target would send on from there is missing in the mean ratio.
+    leads nowhere, and the mean ratio lacks the target's visits after it.
     """
 
     states: Tensor
@@ -83,15 +84,15 @@ class Tabular:
     count: int
     """Number of states; tables hold its square, times the horizon where time matters."""
 
-    def read(self, segments: Segments) -> tuple[Tensor, Tensor]:
-        """State and next state of each step, `[S]` each; 0 for the next of a terminated episode.
+    def moves(self, segments: Segments) -> tuple[Tensor, Tensor]:
+        """State and next state of each step, `[S]` each; the next is 0 where an episode terminated.
 
         Raises:
-            ValueError: Another shape or dtype; a state outside [0, count).
+            ValueError: Wrong shape or dtype; a state outside [0, count).
         """
-        contracts.vector("states", self.states, segments.size, "position")
-        contracts.vector("final_states", self.final_states, len(segments), "episode")
-        read_terminated(self.terminated, segments)
+        contracts.require_vector("states", self.states, segments.size, "position")
+        contracts.require_vector("final_states", self.final_states, len(segments), "episode")
+        require_terminated(self.terminated, segments)
         reached = ~self.terminated & (segments.lengths > 0)
         states = segments.fill(self.states)
         final = torch.where(reached, self.final_states, 0)
@@ -108,21 +109,21 @@ class Tabular:
 
     def mean(self, weights: Tensor, segments: Segments) -> Tensor:
         """Weighted visits of each state, an episode."""
-        return self._visits(self.read(segments)[0], weights) / len(segments)
+        return self._visits(self.moves(segments)[0], weights) / len(segments)
 
     def mean_next(self, weights: Tensor, ended: Tensor, segments: Segments) -> Tensor:
         """Weighted visits of each next state, an episode."""
         absorbs = ends(self.terminated, segments)
-        following = self._visits(self.read(segments)[1], torch.where(absorbs, 0.0, weights))
+        following = self._visits(self.moves(segments)[1], torch.where(absorbs, 0.0, weights))
         return (following + torch.where(absorbs, weights, 0.0).sum() * ended) / len(segments)
 
     def transitions(
         self, log_ratios: Tensor, ended: Tensor, cells: Cells, segments: Segments
     ) -> Tensor:
         """`Σ ρ 1[s, s'] / Σ ρ 1[s]`: rows self-normalise; a state never left leads to `ended`."""
-        states, following = self.read(segments)
+        states, following = self.moves(segments)
         count, row = self.count, cells.row * self.count + states
-        weights = scaled(log_ratios, row, cells.rows * count, segments)
+        weights = relative_weights(log_ratios, row, cells.rows * count, segments)
         absorbs = ends(self.terminated, segments)
 
         def table(size, place, x):
@@ -137,14 +138,14 @@ class Tabular:
 
     def coefficients(self, means: Tensor, cells: Cells, segments: Segments) -> Tensor:
         """The mass of each state over its logged mass; 0 where nothing is logged."""
-        place = cells.row * self.count + self.read(segments)[0]
+        place = cells.row * self.count + self.moves(segments)[0]
         visits = segments.inside.double()
         visits = visits.new_zeros(means.numel()).index_add(0, place, visits).reshape(means.shape)
         return torch.where(visits > 0, means * len(segments) / visits.clamp(min=1.0), 0.0)
 
     def evaluate(self, a: Tensor, cells: Cells, segments: Segments) -> Tensor:
         """Each step's entry."""
-        return segments.fill(a[cells.row, self.read(segments)[0]])
+        return segments.fill(a[cells.row, self.moves(segments)[0]])
 
     def _visits(self, states: Tensor, weights: Tensor) -> Tensor:
         return weights.new_zeros(self.count).index_add(0, states, weights)
@@ -168,18 +169,18 @@ class Linear:
     ridge: float = 0.0
     """Added to every Gram matrix, in units of its mean diagonal; 0 takes pseudo-inverses."""
 
-    def read(self, segments: Segments) -> tuple[Tensor, Tensor]:
-        """Features and next features of each step, `[S, d]` each; none exist after a termination.
+    def moves(self, segments: Segments) -> tuple[Tensor, Tensor]:
+        """Features and next features of each step, `[S, d]` each; not defined after a termination.
 
         Raises:
-            ValueError: Another shape; a negative ridge.
+            ValueError: Wrong shape; a negative ridge.
         """
-        contracts.between("ridge", self.ridge, 0, torch.inf)
-        return read_features(self.features, self.final_features, self.terminated, segments)
+        contracts.require_between("ridge", self.ridge, 0, torch.inf)
+        return feature_moves(self.features, self.final_features, self.terminated, segments)
 
     def mean(self, weights: Tensor, segments: Segments) -> Tensor:
         """Mean of the weighted features."""
-        return weights @ self.read(segments)[0] / len(segments)
+        return weights @ self.moves(segments)[0] / len(segments)
 
     def mean_next(self, weights: Tensor, ended: Tensor, segments: Segments) -> Tensor:
         """Mean of the weighted next features."""
@@ -189,8 +190,8 @@ class Linear:
         self, log_ratios: Tensor, ended: Tensor, cells: Cells, segments: Segments
     ) -> Tensor:
         """`(Σ ρ f f')^-1 Σ ρ f f(s')`."""
-        weights = scaled(log_ratios, cells.row, cells.rows, segments).unsqueeze(1)
-        features = self.read(segments)[0]
+        weights = relative_weights(log_ratios, cells.row, cells.rows, segments).unsqueeze(1)
+        features = self.moves(segments)[0]
         weighted = _table(features * weights, cells, segments).mT
         gram = weighted @ _table(features, cells, segments)
         crossed = weighted @ _table(self._next(ended, segments), cells, segments)
@@ -198,16 +199,16 @@ class Linear:
 
     def coefficients(self, means: Tensor, cells: Cells, segments: Segments) -> Tensor:
         """The means over the Gram matrix of the cell's logged states."""
-        table = _table(self.read(segments)[0], cells, segments)
+        table = _table(self.moves(segments)[0], cells, segments)
         return (self._inverse(table.mT @ table / len(segments)) @ means.unsqueeze(2)).squeeze(2)
 
     def evaluate(self, a: Tensor, cells: Cells, segments: Segments) -> Tensor:
         """The features times the coefficients of their cell."""
-        return (self.read(segments)[0] * a[cells.row]).sum(1)
+        return (self.moves(segments)[0] * a[cells.row]).sum(1)
 
     def _next(self, ended: Tensor, segments: Segments) -> Tensor:
         absorbs = ends(self.terminated, segments).unsqueeze(1)
-        return torch.where(absorbs, ended, self.read(segments)[1])
+        return torch.where(absorbs, ended, self.moves(segments)[1])
 
     def _inverse(self, gram: Tensor) -> Tensor:
         scale = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
@@ -215,26 +216,26 @@ class Linear:
         return torch.linalg.pinv(gram + self.ridge * scale * one, hermitian=True)
 
 
-def read_terminated(terminated: Tensor, segments: Segments) -> None:
-    """Checks `terminated [N]`.
+def require_terminated(terminated: Tensor, segments: Segments) -> None:
+    """Requires `terminated [N]` bool.
 
     Raises:
-        ValueError: Another shape or dtype.
+        ValueError: Wrong shape or dtype.
     """
-    contracts.vector("terminated", terminated, len(segments), "episode")
-    contracts.boolean("terminated", terminated)
+    contracts.require_vector("terminated", terminated, len(segments), "episode")
+    contracts.require_boolean("terminated", terminated)
 
 
-def read_features(
+def feature_moves(
     features: Tensor, final_features: Tensor, terminated: Tensor, segments: Segments
 ) -> tuple[Tensor, Tensor]:
-    """Features and next features of each step, `[S, d]` each; no next one exists after `ends`.
+    """Features and next features of each step, `[S, d]` each; the next are undefined at `ends`.
 
     Raises:
-        ValueError: Another shape.
+        ValueError: Wrong shape.
     """
-    read_terminated(terminated, segments)
-    contracts.rows("features", features, segments.size)
+    require_terminated(terminated, segments)
+    contracts.require_rows("features", features, segments.size)
     if final_features.shape != (len(segments), features.shape[1]):
         raise ValueError(
             f"final_features must have shape {[len(segments), features.shape[1]]}, a row for each "
@@ -252,16 +253,8 @@ def ends(terminated: Tensor, segments: Segments) -> Tensor:
     return segments.is_last & terminated[segments.episode]
 
 
-def scaled(log_ratios: Tensor, group: Tensor, groups: int, segments: Segments) -> Tensor:
-    """Ratios `[S]` over the largest of their group, 0 where no step exists: nothing overflows."""
-    x = segments.as_float64("log_ratios", log_ratios).masked_fill(~segments.inside, -torch.inf)
-    highest = x.new_full((groups,), -torch.inf).scatter_reduce(0, group, x, "amax")
-    highest = torch.where(highest == -torch.inf, 0.0, highest)
-    return (x - highest[group]).exp()
-
-
 def _table(x: Tensor, cells: Cells, segments: Segments) -> Tensor:
-    """Rows `[S, d]` in a table `[cells, columns, d]`, 0 where there is no step."""
-    here = segments.existing
+    """Rows `[S, d]` in a table `[cells, columns, d]`, 0 where no step exists."""
+    steps = segments.existing
     table = x.new_zeros(cells.rows, cells.columns, x.shape[1])
-    return table.index_put((cells.row[here], cells.column[here]), x[here])
+    return table.index_put((cells.row[steps], cells.column[steps]), x[steps])

@@ -24,39 +24,38 @@ def clipped_ratio(
 
     Schulman et al. 2017 (PPO), equation 7, with `c = 1` and `ε' = ε`; Yu et al. 2025 (DAPO),
     section 3.1, with `ε' > ε`; Queeney et al. 2021 (GePPO), with `c` the ratio to the behaviour
-    that the policy had when the improvement began. Where `A_t < 0` nothing bounds the ratio from
-    above but the dual clip: `max(·, dual_clip · A_t)` there (Ye et al. 2020).
+    that the policy had when the improvement began. Where `A_t < 0` only the dual clip bounds the
+    ratio from above: `max(·, dual_clip · A_t)` there (Ye et al. 2020).
 
-    What the ratio is of, is the caller's: the geometric mean over a sequence (GSPO), or, with the
+    The ratio is the caller's: of the step, the geometric mean over a sequence (GSPO), or, with the
     weights `proximal / behaviour`, that to a proximal policy (decoupled PPO: Hilton et al. 2022; Fu
     et al. 2025). A weight of 0 rejects the step.
 
     Args:
-        log_ratios: `[S]` float32 or float64, what is differentiated.
+        log_ratios: `[S]` float32 or float64, differentiated.
         advantages: `[S]`.
-        segments: Where the episodes lie.
         clip: ε, above 0; from 1 on there is no floor.
         clip_high: ε', above 0; without it, ε. Infinity is no ceiling.
         dual_clip: Largest ratio where `A_t < 0`, above 1. Infinite by default: a ratio that
             overflows there gives `-inf`.
         log_centre: `[S]`, `log c_t`; without it 0.
-        log_weights: `[S]`, of a weight that multiplies it all, a constant; without it 0. Their sum
-            with the log-ratio may be small where each of them overflows.
+        log_weights: `[S]`, of a constant weight that multiplies the objective; without it 0. Its
+            sum with the log-ratio may be small where each of them overflows.
 
     Returns:
         `[S]` float64. At `ρ = c` its gradient is that of `weighted_log_prob` with weight ρ. Where
         it is clipped, or `A_t` is exactly 0, the gradient is exactly 0 even if the ratio overflows.
 
     Raises:
-        ValueError: Another shape; half-precision log-ratios; an ε that is not positive; a dual clip
+        ValueError: Wrong shape; half-precision log-ratios; an ε that is not positive; a dual clip
             of 1 or less.
     """
     clip_high = clip if clip_high is None else clip_high
-    contracts.positive("clip", clip)
-    contracts.positive("clip_high", clip_high)
+    contracts.require_positive("clip", clip)
+    contracts.require_positive("clip_high", clip_high)
     if not dual_clip > 1:
         raise ValueError(f"dual_clip must be above 1, the ratio at the start, got {dual_clip}")
-    contracts.precise("log_ratios", log_ratios)
+    contracts.require_full_precision("log_ratios", log_ratios)
     log_ratios = segments.as_float64("log_ratios", log_ratios)
     advantages = segments.as_float64("advantages", advantages).detach()
     centre = torch.zeros_like(log_ratios) if log_centre is None else log_centre

@@ -7,7 +7,7 @@ to count what an action does to the divergence at *later* states, put `-log(π_�
 reward instead.
 
 **Value and gradient are stated apart,** because automatic differentiation of an unbiased estimate
-need not give one of the gradient: it leaves out that the actions come from `π_θ`. With
+need not give an unbiased gradient: it leaves out that the actions come from `π_θ`. With
 `ℓ = log(π_θ/π_ref)`, on-policy, `∇ℓ` has mean 0, and `∇k3 = (1 - e^-ℓ) ∇log π_θ` is in expectation
 the gradient of `KL(π_ref ‖ π_θ)`, the other direction (`kl_from_reference` here). The gradient of
 `KL(π_θ ‖ π_ref)` is `E[ℓ ∇log π_θ]`, and all three of k1, k2 and k3 have that. It is also, exactly
@@ -34,14 +34,13 @@ def kl_k1(log_ratios: Tensor, weights: Tensor, segments: Segments) -> Tensor:
         log_ratios: `[S]` float32 or float64, `ℓ`, of the target to the *reference* (as
             `log_ratios(log_prob_target, log_prob_reference, segments)`); differentiated once.
         weights: `[S]`, plain weights of the target to the behaviour; a constant.
-        segments: Where the episodes lie.
 
     Returns:
         `[S]` float64, 0 where the two policies agree. Where the weight is exactly 0, value and
         gradient are exactly 0, even if the log-ratio is infinite.
 
     Raises:
-        ValueError: Another shape; half-precision log-ratios.
+        ValueError: Wrong shape; half-precision log-ratios.
     """
     return _penalty(log_ratios, weights, segments, value=_itself, slope=_itself)
 
@@ -56,7 +55,6 @@ def kl_k2(log_ratios: Tensor, weights: Tensor, segments: Segments) -> Tensor:
     Args:
         log_ratios: `[S]`, as in `kl_k1`.
         weights: `[S]`, as in `kl_k1`.
-        segments: Where the episodes lie.
 
     Returns:
         `[S]` float64, as `kl_k1`.
@@ -78,7 +76,6 @@ def kl_k3(log_ratios: Tensor, weights: Tensor, segments: Segments) -> Tensor:
     Args:
         log_ratios: `[S]`, as in `kl_k1`.
         weights: `[S]`, as in `kl_k1`.
-        segments: Where the episodes lie.
 
     Returns:
         `[S]` float64, as `kl_k1`. `inf`, with a finite gradient, where `π_ref/π_θ` overflows.
@@ -98,9 +95,8 @@ def kl_from_reference(log_ratios: Tensor, weights: Tensor, segments: Segments) -
     sampled from the target). With weights 1 the gradient is that of k3 differentiated as it stands.
 
     Args:
-        log_ratios: `[S]`, as in `kl_k1`, target to reference here too.
+        log_ratios: `[S]`, as in `kl_k1`, of the target to the reference.
         weights: `[S]`, as in `kl_k1`.
-        segments: Where the episodes lie.
 
     Returns:
         `[S]` float64, as `kl_k1`; not finite where `π_ref/π_θ` overflows.
@@ -121,40 +117,18 @@ def entropy(log_probs: Tensor, segments: Segments) -> Tensor:
     """Entropy `H = -Σ_a π_θ(a|s_t) log π_θ(a|s_t)` of each step's policy, in nats.
 
     Args:
-        log_probs: `[S, A]` float32 or float64, normalised (log_softmax), what is differentiated;
+        log_probs: `[S, A]` float32 or float64, normalised (log_softmax), differentiated;
             `-inf` (outside the support) adds 0.
-        segments: Where the episodes lie.
 
     Returns:
         `[S]` float64. `log A` for a uniform policy. Its gradient, `-Σ_a log π ∇π`, is that along
         changes that keep the probabilities normalised.
 
     Raises:
-        ValueError: Another shape; half-precision log-probabilities.
+        ValueError: Wrong shape; half-precision log-probabilities.
     """
     unit = torch.ones_like(segments.mask, dtype=torch.float64)
     return expected_value(log_probs, unit, -log_probs, segments)
-
-
-def sampled_entropy(log_prob: Tensor, weights: Tensor, segments: Segments) -> Tensor:
-    """Entropy from the actions taken: value `-w log π_θ`, gradient `-w log π_θ ∇log π_θ`.
-
-    Unbiased in both for the (differential) entropy of each step's policy, where there is no closed
-    form. Automatic differentiation of `-log π_θ` alone has mean 0 and teaches nothing.
-
-    Args:
-        log_prob: `[S]` float32 or float64, of the action taken; differentiated once.
-        weights: `[S]`, as in `kl_k1`.
-        segments: Where the episodes lie.
-
-    Returns:
-        `[S]` float64. It is minus `kl_k1` to a reference of density 1.
-
-    Raises:
-        ValueError: Another shape; a half-precision log-probability.
-    """
-    contracts.precise("log_prob", log_prob)
-    return -kl_k1(log_prob, weights, segments)
 
 
 def _itself(x: Tensor) -> Tensor:
@@ -170,7 +144,7 @@ def _penalty(
     slope: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """`sg(w · value(ℓ))`, with the gradient `w · slope(ℓ) ∇ℓ`."""
-    contracts.precise("log_ratios", log_ratios)
+    contracts.require_full_precision("log_ratios", log_ratios)
     weights = segments.as_float64("weights", weights.detach())
     log_ratios = segments.as_float64("log_ratios", log_ratios)
     log_ratios = torch.where(weights == 0, 0.0, log_ratios)

@@ -1,4 +1,4 @@
-"""The score function, weighted: where the stop-gradient lives."""
+"""Weighted score functions. Weights and advantages are detached here, and nowhere earlier."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from reweigh.core.segments import Segments
 
 
 def weighted_log_prob(
-    log_prob: Tensor, weights: Tensor, advantages: Tensor, segments: Segments
+    log_prob_target: Tensor, weights: Tensor, advantages: Tensor, segments: Segments
 ) -> Tensor:
     """`sg(w_t A_t) log π_θ(a_t|s_t)`: its gradient is `w_t A_t ∇log π_θ(a_t|s_t)`.
 
@@ -17,22 +17,21 @@ def weighted_log_prob(
     `exp(A/β)` at an advantage of 1 (AWR: Peng et al. 2019).
 
     Args:
-        log_prob: `[S]` float32 or float64, under the policy being trained: what is differentiated.
+        log_prob_target: `[S]` float32 or float64, of the policy being trained, differentiated.
         weights: `[S]`, plain weights (not their logarithms).
         advantages: `[S]`, any return or advantage.
-        segments: Where the episodes lie.
 
     Returns:
         `[S]` float64. Where `w_t A_t` is exactly 0, value and gradient are exactly 0, even if
-        `log_prob` is `-inf`.
+        `log_prob_target` is `-inf`.
 
     Raises:
-        ValueError: Another shape; a half-precision log-probability.
+        ValueError: Wrong shape; a half-precision log-probability.
     """
-    contracts.precise("log_prob", log_prob)
-    log_prob = segments.as_float64("log_prob", log_prob)
+    contracts.require_full_precision("log_prob_target", log_prob_target)
+    log_prob_target = segments.as_float64("log_prob_target", log_prob_target)
     coefficient = _coefficient(weights, advantages, segments)
-    return coefficient * torch.where(coefficient == 0, 0.0, log_prob)
+    return coefficient * torch.where(coefficient == 0, 0.0, log_prob_target)
 
 
 def weighted_ratio(
@@ -40,23 +39,22 @@ def weighted_ratio(
 ) -> Tensor:
     """`sg(w_t A_t / ρ_t) ρ_t`: value `w_t A_t`, gradient `w_t A_t ∇log π_θ(a_t|s_t)`.
 
-    The ratio form of `weighted_log_prob`. Its gradient is the same, and its value estimates what is
-    maximised: with step weights, the surrogate `E_φ[ρ A]` of TRPO.
+    The ratio form of `weighted_log_prob`. Its gradient is the same, and its value estimates the
+    objective: with step weights, the surrogate `E_φ[ρ A]` of TRPO.
 
     Args:
-        log_ratios: `[S]` float32 or float64, what is differentiated; only its gradient matters.
+        log_ratios: `[S]` float32 or float64, differentiated; only its gradient matters.
         weights: `[S]`, plain weights.
         advantages: `[S]`, any return or advantage.
-        segments: Where the episodes lie.
 
     Returns:
         `[S]` float64. With weights `ρ_t` it is `ρ_t A_t`. Where `w_t A_t` is exactly 0, value and
         gradient are exactly 0, even if the log-ratio is `-inf`.
 
     Raises:
-        ValueError: Another shape; half-precision log-ratios.
+        ValueError: Wrong shape; half-precision log-ratios.
     """
-    contracts.precise("log_ratios", log_ratios)
+    contracts.require_full_precision("log_ratios", log_ratios)
     coefficient = _coefficient(weights, advantages, segments)
     log_ratios = segments.as_float64("log_ratios", log_ratios)
     log_ratios = torch.where(coefficient == 0, 0.0, log_ratios)
@@ -79,16 +77,15 @@ def expected_value(
             is differentiated. `-inf` (outside the support) is legal.
         weights: `[S]`, plain weights.
         action_values: `[S, A]`; a factor that depends on the action multiplies them.
-        segments: Where the episodes lie.
 
     Returns:
         `[S]` float64. An action of probability 0 contributes exactly 0 to value and gradient,
-        whatever its action value; a weight of 0 likewise. Constant action values have gradient 0.
+        whatever its action value; so does a weight of 0. Constant action values have gradient 0.
 
     Raises:
-        ValueError: Another shape; half-precision log-probabilities.
+        ValueError: Wrong shape; half-precision log-probabilities.
     """
-    contracts.precise("log_probs", log_probs)
+    contracts.require_full_precision("log_probs", log_probs)
     log_probs = segments.rows_as_float64("log_probs", log_probs)
     action_values = segments.rows_as_float64("action_values", action_values.detach())
     if log_probs.shape != action_values.shape:
@@ -98,7 +95,7 @@ def expected_value(
         )
     weights = _read_weights(weights, segments).unsqueeze(1)
     probabilities = log_probs.exp()
-    # Chosen before the product: 0 * inf would be NaN, in the value or backwards.
+    # Selected before the product: 0 * inf would be NaN, in the value or in the gradient.
     alive = (weights != 0) & (probabilities > 0)
     values = torch.where(alive, action_values, 0.0)
     coefficients = torch.where(values == 0, 0.0, weights) * values
@@ -109,7 +106,7 @@ def _coefficient(weights: Tensor, advantages: Tensor, segments: Segments) -> Ten
     """`sg(w_t A_t)`, `[S]`."""
     weights = _read_weights(weights, segments)
     advantages = segments.as_float64("advantages", advantages).detach()
-    # A weight that overflows on nothing, and no weight on what overflows, are nothing.
+    # 0 * inf counts as 0, on either side.
     return torch.where(advantages == 0, 0.0, weights) * torch.where(weights == 0, 0.0, advantages)
 
 

@@ -1,13 +1,14 @@
-"""Importance weights: which ratios multiply (scope), how large they may grow, what they sum to.
+"""Importance weights: the ratios that multiply (scope), their bounds, and their normalisation.
 
-Everything here takes and returns *log*-weights `[S]` float64, 0 where no step exists; `exp` belongs
-to whoever composes, after every bound, so that nothing overflows on the way. Weights are
+Every function takes and returns *log*-weights `[S]` float64, 0 where no step exists. The caller
+takes `exp` after the last bound, because a product of ratios may overflow before it. Weights are
 differentiable in the log-ratios; the surrogates treat them as constants.
 
     scopes      step, window, prefix, exclusive_prefix, trajectory, geometric_mean, turn_prefix,
                 state_marginal
     bounds      clip, truncate, leaky_truncate, mask_outside, power_mean, excess, reject, veto
-    normalise   self_normalise, self_normalise_groups, exact in parts through LogSums and merge
+                (each a Bounded), and weigh
+    normalise   self_normalise, self_normalise_groups, exact in parts through LogSums
     mixtures    select_behaviour, mixture, balance_heuristic, defensive, power_mean_parameters, ...
     psis        pareto_smooth and its k-hat
 """
@@ -34,21 +35,16 @@ from reweigh.core.weights.mixtures import power_mean_parameters as power_mean_pa
 from reweigh.core.weights.mixtures import proportions_by_age as proportions_by_age
 from reweigh.core.weights.mixtures import schedule_sources as schedule_sources
 from reweigh.core.weights.mixtures import select_behaviour as select_behaviour
-from reweigh.core.weights.mixtures import step_proportions as step_proportions
 from reweigh.core.weights.normalise import LogSums as LogSums
 from reweigh.core.weights.normalise import log_sum_by_time as log_sum_by_time
 from reweigh.core.weights.normalise import log_sums as log_sums
 from reweigh.core.weights.normalise import log_sums_of_groups as log_sums_of_groups
-from reweigh.core.weights.normalise import merge as merge
 from reweigh.core.weights.normalise import self_normalise as self_normalise
 from reweigh.core.weights.normalise import self_normalise_groups as self_normalise_groups
 from reweigh.core.weights.psis import Smoothed as Smoothed
 from reweigh.core.weights.psis import k_hat_threshold as k_hat_threshold
 from reweigh.core.weights.psis import pareto_k as pareto_k
-from reweigh.core.weights.psis import pareto_k_of_largest as pareto_k_of_largest
 from reweigh.core.weights.psis import pareto_smooth as pareto_smooth
-from reweigh.core.weights.psis import smooth_by_time as smooth_by_time
-from reweigh.core.weights.psis import smooth_trajectory as smooth_trajectory
 from reweigh.core.weights.scopes import exclusive_prefix as exclusive_prefix
 from reweigh.core.weights.scopes import geometric_mean as geometric_mean
 from reweigh.core.weights.scopes import prefix as prefix

@@ -1,4 +1,4 @@
-"""How large a weight may grow: bounds in log space, each of which says what it touched.
+"""Bounds on weights, in log space, each of which reports the steps that it changed.
 
 A bound before a scope (on log-ratios) limits every factor; after it, the product.
 """
@@ -16,7 +16,7 @@ _LARGEST = math.log(torch.finfo(torch.float64).max)
 
 
 class Bounded(NamedTuple):
-    """Bounded log-weights and what the bound changed."""
+    """Bounded log-weights and the steps that the bound changed."""
 
     log_weights: Tensor
     """`[S]` float64."""
@@ -33,15 +33,14 @@ def clip(log_weights: Tensor, segments: Segments, *, minimum: float, maximum: fl
 
     Args:
         log_weights: `[S]`, or log-ratios.
-        segments: Where the episodes lie.
-        minimum: Smallest weight, at least 0; 0 changes nothing.
-        maximum: Largest weight, at least the minimum and above 0; infinity changes nothing.
+        minimum: Smallest weight, at least 0; 0 does not clip.
+        maximum: Largest weight, at least the minimum and above 0; infinity does not clip.
 
     Returns:
         The log-weights and the steps that were clipped; no gradient goes through those.
 
     Raises:
-        ValueError: Bounds that are none; another shape.
+        ValueError: `minimum` > `maximum`, or `maximum` not positive; wrong shape.
     """
     low, high = _log_band(minimum, maximum)
     log_weights = segments.as_float64("log_weights", log_weights)
@@ -58,14 +57,13 @@ def truncate(log_weights: Tensor, segments: Segments, *, maximum: float) -> Boun
 
     Args:
         log_weights: `[S]`, or log-ratios.
-        segments: Where the episodes lie.
-        maximum: Largest weight, above 0; infinity changes nothing.
+        maximum: Largest weight, above 0; infinity does not clip.
 
     Returns:
         The log-weights and the steps that were truncated. It is `clip` with a minimum of 0.
 
     Raises:
-        ValueError: `maximum` is not positive; another shape.
+        ValueError: `maximum` is not positive; wrong shape.
     """
     return clip(log_weights, segments, minimum=0.0, maximum=maximum)
 
@@ -73,14 +71,13 @@ def truncate(log_weights: Tensor, segments: Segments, *, maximum: float) -> Boun
 def leaky_truncate(
     log_weights: Tensor, segments: Segments, *, maximum: float, leak: float
 ) -> Bounded:
-    """A share of the truncated excess comes through: `(1 - leak) min(maximum, w) + leak w`.
+    """Truncated weights plus a share of the excess: `(1 - leak) min(maximum, w) + leak w`.
 
     Zahavy et al. 2020 (leaky V-trace), section 4.1, with `leak = 1 - α`. Keeps a signal from
     weights beyond the maximum, and as much of their variance.
 
     Args:
         log_weights: `[S]`, or log-ratios.
-        segments: Where the episodes lie.
         maximum: Where the leak begins, above 0.
         leak: In [0, 1].
 
@@ -88,9 +85,9 @@ def leaky_truncate(
         The log-weights and the steps whose weight became smaller. With `leak = 0` it is `truncate`.
 
     Raises:
-        ValueError: `maximum` is not positive; a leak outside [0, 1]; another shape.
+        ValueError: `maximum` is not positive; a leak outside [0, 1]; wrong shape.
     """
-    contracts.between("leak", leak, 0, 1)
+    contracts.require_between("leak", leak, 0, 1)
     truncated, over, _ = truncate(log_weights, segments, maximum=maximum)
     if leak == 0 or math.isinf(maximum):
         return _bounded(truncated, over, segments)
@@ -103,15 +100,14 @@ def leaky_truncate(
 def mask_outside(
     log_weights: Tensor, segments: Segments, *, minimum: float, maximum: float
 ) -> Bounded:
-    """Weights outside a band become 0: `w · 1[minimum ≤ w ≤ maximum]`.
+    """Weights of 0 outside a band: `w · 1[minimum ≤ w ≤ maximum]`.
 
     Masked importance sampling, as IcePop does it per step and others per sequence (on `trajectory`
     or `geometric_mean` weights). Biased; unlike truncation, a weight too large to be believed
-    contributes nothing.
+    contributes 0.
 
     Args:
         log_weights: `[S]`, or log-ratios.
-        segments: Where the episodes lie.
         minimum: Smallest weight that is kept, at least 0.
         maximum: Largest weight that is kept; may be infinite.
 
@@ -119,7 +115,7 @@ def mask_outside(
         The log-weights, `-inf` where masked, and the steps that were. Inside the band it is `clip`.
 
     Raises:
-        ValueError: Bounds that are none; another shape.
+        ValueError: `minimum` > `maximum`, or `maximum` not positive; wrong shape.
     """
     low, high = _log_band(minimum, maximum)
     log_weights = segments.as_float64("log_weights", log_weights)
@@ -137,16 +133,15 @@ def power_mean(
 
     Args:
         log_weights: `[S]`, usually of trajectories.
-        segments: Where the episodes lie.
         share: λ in [0, 1], the weight of the 1; a number, or `[S]` (one for each behaviour, spread
             over its steps). A constant.
         exponent: `s`, below 0: other means do not bound.
 
     Returns:
-        The log-weights and the steps whose weight changed. With `λ = 0` nothing does.
+        The log-weights and the steps whose weight changed. With `λ = 0` none does.
 
     Raises:
-        ValueError: A share outside [0, 1]; an exponent that is not negative; another shape.
+        ValueError: A share outside [0, 1]; an exponent that is not negative; wrong shape.
     """
     if not exponent < 0:
         raise ValueError(f"exponent must be negative, or the mean is not bounded, got {exponent}")
@@ -154,7 +149,7 @@ def power_mean(
     if isinstance(share, Tensor):
         share = segments.as_float64("share", share).detach()
     else:
-        contracts.between("share", share, 0, 1)
+        contracts.require_between("share", share, 0, 1)
         share = torch.full_like(log_weights, share)
     # w is taken out of the mean, so that a weight of 0 meets no infinite power of itself.
     only_one = share >= 1
@@ -166,7 +161,7 @@ def power_mean(
 
 
 def excess(log_weights: Tensor, segments: Segments, *, maximum: float) -> Bounded:
-    """What truncation cuts off, as a share of the weight: `[1 - maximum / w]_+`.
+    """The excess that truncation cuts off, as a share of the weight: `[1 - maximum / w]_+`.
 
     Wang et al. 2017 (ACER), equation 7: `E_φ[min(c, ρ) f] + E_θ[[1 - c/ρ]_+ f] = E_θ[f]`, so a
     second term with this weight, over actions drawn from the *target*, takes the bias of truncation
@@ -174,17 +169,16 @@ def excess(log_weights: Tensor, segments: Segments, *, maximum: float) -> Bounde
 
     Args:
         log_weights: `[S]` or `[S, A]`, the log-ratio of every action.
-        segments: Where the episodes lie.
         maximum: That of the truncation, above 0.
 
     Returns:
-        Log-weights of the same shape, `-inf` where nothing was cut off, and where something was.
-        Times `w`, plus `truncate`, it is `w`.
+        Log-weights of the same shape, `-inf` where truncation changes no weight, and the places
+        where it does. Times `w`, plus `truncate`, it is `w`.
 
     Raises:
-        ValueError: `maximum` is not positive; another shape.
+        ValueError: `maximum` is not positive; wrong shape.
     """
-    contracts.positive("maximum", maximum)
+    contracts.require_positive("maximum", maximum)
     rows = log_weights.dim() == 2
     log_weights = (segments.rows_as_float64 if rows else segments.as_float64)(
         "log_weights", log_weights
@@ -211,27 +205,27 @@ def weigh(log_weights: Tensor, x: Tensor) -> Tensor:
     return torch.where(overflows & (x == 0), 0.0, log_weights).exp() * x
 
 
-def reject(log_weights: Tensor, kept: Tensor, segments: Segments) -> Bounded:
-    """Steps that are not kept get weight 0, and so value and gradient exactly 0.
+def reject(log_weights: Tensor, kept_steps: Tensor, segments: Segments) -> Bounded:
+    """Weights of 0 where a step is not kept, and so value and gradient exactly 0.
 
-    For rules of one's own: `kept` may come from lengths, rewards, or a divergence and the sign of
-    the advantage. Whether rejected steps still count is the divisor's matter (`core.reduce`).
+    For rules of one's own: `kept_steps` may come from lengths, rewards, or a divergence and the
+    sign of the advantage. Whether rejected steps still count is the divisor's matter
+    (`core.reduce`).
 
     Args:
         log_weights: `[S]`.
-        kept: `[S]` bool; for whole episodes, `kept_episodes[segments.episode]`.
-        segments: Where the episodes lie.
+        kept_steps: `[S]` bool; for whole episodes, `kept_episodes[segments.episode]`.
 
     Returns:
         The log-weights, `-inf` where rejected, and the steps that were.
 
     Raises:
-        ValueError: Another shape or dtype.
+        ValueError: Wrong shape or dtype.
     """
-    contracts.vector("kept", kept, segments.size, "position")
-    contracts.boolean("kept", kept)
+    contracts.require_vector("kept_steps", kept_steps, segments.size, "position")
+    contracts.require_boolean("kept_steps", kept_steps)
     log_weights = segments.as_float64("log_weights", log_weights)
-    rejected = segments.inside & ~kept
+    rejected = segments.inside & ~kept_steps
     return _bounded(log_weights.masked_fill(rejected, -torch.inf), rejected, segments)
 
 
@@ -243,27 +237,27 @@ def veto(
     minimum: float,
     maximum: float = math.inf,
 ) -> Bounded:
-    """Rejects every episode in which any step's ratio leaves a band.
+    """Weights of 0 throughout every episode in which any step's ratio leaves a band.
 
-    One step at which the two policies disagree beyond belief (a token that the trainer gives a
-    probability of `1e-4` times the sampler's) says that the episode's log-probabilities are wrong.
+    A single step of an incredible ratio (a token that the trainer gives `1e-4` times the sampler's
+    probability) says that the episode's log-probabilities are wrong.
 
     Args:
-        log_weights: `[S]`, what is rejected.
-        log_ratios: `[S]`, what decides.
-        segments: Where the episodes lie, or turns.
+        log_weights: `[S]`, kept or rejected.
+        log_ratios: `[S]`, which decide.
+        segments: Or turns.
         minimum: Smallest ratio that is believed, at least 0.
-        maximum: Largest.
+        maximum: Largest ratio that is believed.
 
     Returns:
-        The log-weights, `-inf` throughout rejected episodes, and the steps of those.
+        The log-weights, `-inf` throughout rejected episodes, and the steps of these episodes.
 
     Raises:
-        ValueError: Bounds that are none; another shape.
+        ValueError: `minimum` > `maximum`, or `maximum` not positive; wrong shape.
     """
     low, high = _log_band(minimum, maximum)
     log_ratios = segments.as_float64("log_ratios", log_ratios)
-    # Not `outside`, of which a NaN is neither side.
+    # Negated below, so that a NaN is rejected too.
     believed = (log_ratios >= low) & (log_ratios <= high)
     vetoed = segments.total((~believed).double()) > 0
     return reject(log_weights, ~vetoed[segments.episode], segments)
@@ -275,6 +269,6 @@ def _bounded(log_weights: Tensor, touched: Tensor, segments: Segments) -> Bounde
 
 
 def _log_band(minimum: float, maximum: float) -> tuple[float, float]:
-    contracts.positive("maximum", maximum)
-    contracts.between("minimum", minimum, 0, maximum)
+    contracts.require_positive("maximum", maximum)
+    contracts.require_between("minimum", minimum, 0, maximum)
     return (math.log(minimum) if minimum > 0 else -math.inf), math.log(maximum)

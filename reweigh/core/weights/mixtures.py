@@ -1,8 +1,8 @@
-"""Several behaviour policies: which density a weight divides by, and how much each policy counts.
+"""Several behaviour policies: the density that a weight divides by, and each policy's share.
 
-Per-source weights divide by the policy that sampled the step (`select_behaviour`) and need nothing
-else. Mixtures divide by what all of them together would have sampled, and need every source's
-log-probability of every action: bounded by the closest source instead of ruined by the farthest.
+Per-source weights divide by the policy that sampled the step (`select_behaviour`). Mixtures divide
+by the density of all policies together, and need every source's log-probability of every action:
+the closest source bounds them, whereas a distant source makes per-source weights large.
 """
 
 import math
@@ -19,7 +19,7 @@ from reweigh.core.segments import Segments
 
 
 class Sources(NamedTuple):
-    """Behaviour policies and how much each of them sampled."""
+    """Behaviour policies and the share that each of them sampled."""
 
     log_probs: Tensor
     """`[J, S]`: of every logged action under every source."""
@@ -28,7 +28,7 @@ class Sources(NamedTuple):
 
 
 class PowerMean(NamedTuple):
-    """How the power-mean estimator treats each behaviour policy."""
+    """Bound and share of each behaviour policy in the power-mean estimator."""
 
     share: Tensor
     """`[J]` float64: λ_j, of `weights.power_mean`."""
@@ -36,50 +36,30 @@ class PowerMean(NamedTuple):
     """`[J]` float64: α_j, how much the policy's data counts, 1 in all."""
 
 
-def select_behaviour(log_prob_sources: Tensor, source: Tensor, segments: Segments) -> Tensor:
+def select_behaviour(
+    log_prob_sources: Tensor, source_of_step: Tensor, segments: Segments
+) -> Tensor:
     """Each step's log-probability under the policy that sampled it.
 
     The `log_prob_behaviour` of `log_ratios` where policies are kept instead of log-probabilities.
-    `source` may change within an episode: ratios and their products stay exact when the policy was
-    replaced while the episode went on (a partial rollout).
+    `source_of_step` may change within an episode: ratios and their products stay exact when the
+    policy was replaced while the episode went on (a partial rollout).
 
     Args:
         log_prob_sources: `[J, S]`, of every logged action under every source.
-        source: `[S]` int64 in [0, J): the policy version of each step.
-        segments: Where the episodes lie.
+        source_of_step: `[S]` int64 in [0, J).
 
     Returns:
         `[S]` float64.
 
     Raises:
-        ValueError: Another shape.
+        ValueError: Wrong shape.
     """
-    contracts.vector("source", source, segments.size, "position")
-    sources = _read_sources(log_prob_sources, segments)
-    source = segments.fill(source)
-    contracts.groups("source", source, len(sources))
-    return sources.gather(0, source.unsqueeze(0)).squeeze(0)
-
-
-def step_proportions(source: Tensor, segments: Segments, *, sources: int) -> Tensor:
-    """The share of the steps that each source sampled: `proportions` of `mixture`.
-
-    Args:
-        source: `[S]` int64 in [0, sources).
-        segments: Where the episodes lie.
-        sources: How many there are.
-
-    Returns:
-        `[sources]` float64, 1 in all.
-
-    Raises:
-        ValueError: Another shape.
-    """
-    contracts.vector("source", source, segments.size, "position")
-    counts = torch.zeros(sources, dtype=torch.float64, device=source.device)
-    return counts.index_add(0, segments.fill(source), segments.inside.double()).div(
-        segments.inside.sum().clamp(min=1)
-    )
+    contracts.require_vector("source_of_step", source_of_step, segments.size, "position")
+    sources = _sources_as_float64(log_prob_sources, segments)
+    source_of_step = segments.fill(source_of_step)
+    contracts.require_groups("source_of_step", source_of_step, len(sources))
+    return sources.gather(0, source_of_step.unsqueeze(0)).squeeze(0)
 
 
 def schedule_sources(log_prob_versions: Tensor, schedules: Tensor, segments: Segments) -> Tensor:
@@ -94,21 +74,20 @@ def schedule_sources(log_prob_versions: Tensor, schedules: Tensor, segments: Seg
         log_prob_versions: `[V, S]`, of every logged action under every version.
         schedules: `[J, T]` int64 in [0, V): the version at each time, for at least the longest
             episode.
-        segments: Where the episodes lie.
 
     Returns:
         `[J, S]`, the `log_prob_sources` of `balance_heuristic`. A constant schedule is its version.
 
     Raises:
-        ValueError: Another shape; schedules shorter than an episode.
+        ValueError: Wrong shape; schedules shorter than an episode.
     """
-    contracts.rows("schedules", schedules, len(schedules))
+    contracts.require_rows("schedules", schedules, len(schedules))
     if schedules.shape[1] < segments.most_steps:
         raise ValueError(
             f"schedules cover {schedules.shape[1]} steps, but an episode has "
             f"{segments.most_steps}: prolong them with the last version in force"
         )
-    versions = _read_sources(log_prob_versions, segments)
+    versions = _sources_as_float64(log_prob_versions, segments)
     return versions.gather(0, schedules[:, segments.time])
 
 
@@ -125,18 +104,20 @@ def balance_heuristic(
         log_prob_target: `[S]`.
         log_prob_sources: `[J, S]`, of every logged action under every source.
         proportions: `[J]`, shares of the episodes.
-        segments: Where the episodes lie; whole episodes.
+        segments: Whole episodes.
 
     Returns:
         `[S]`. With one source it is `prefix`.
 
     Raises:
-        ValueError: Another shape; shares that do not sum to 1; fragments; on the CPU, a NaN, or an
+        ValueError: Wrong shape; shares that do not sum to 1; fragments; on the CPU, a NaN, or an
             action that no source takes.
     """
     segments.require_whole("balance_heuristic")
     target = prefix_sum(checked_log_prob("log_prob_target", log_prob_target, segments), segments)
-    sources = [prefix_sum(source, segments) for source in _read_sources(log_prob_sources, segments)]
+    sources = [
+        prefix_sum(source, segments) for source in _sources_as_float64(log_prob_sources, segments)
+    ]
     mixed = segments.fill(_log_mix(torch.stack(sources), proportions))
     refuse("the log-probability under every source", mixed, mixed == -torch.inf, segments)
     return segments.fill(target - mixed)
@@ -147,7 +128,7 @@ def balance_heuristic_trajectory(
 ) -> Tensor:
     """Trajectory weight against the mixture of whole policies: the last `b_t`, at each step.
 
-    Args and errors: those of `balance_heuristic`.
+    Arguments and errors are those of `balance_heuristic`.
 
     Returns:
         `[S]`, constant within an episode. With one source it is `trajectory`.
@@ -159,21 +140,20 @@ def balance_heuristic_trajectory(
 def mixture(log_prob_sources: Tensor, proportions: Tensor, segments: Segments) -> Tensor:
     """Log-probability of a step under a mixture: `log Σ_j α_j π_j(a_t|s_t)`.
 
-    The behaviour to divide by when steps, not trajectories, are what is mixed. The resulting ratio
-    is at most `1 / α_j` times the ratio to source `j`, for every `j`.
+    The behaviour to divide by where steps, not trajectories, are mixed. The resulting ratio is at
+    most `1 / α_j` times the ratio to source `j`, for every `j`.
 
     Args:
         log_prob_sources: `[J, S]`, of every logged action under every source.
         proportions: `[J]`, shares of the steps.
-        segments: Where the episodes lie.
 
     Returns:
         `[S]`, the `log_prob_behaviour` of `log_ratios`. With one source it is that source.
 
     Raises:
-        ValueError: Another shape; shares that do not sum to 1.
+        ValueError: Wrong shape; shares that do not sum to 1.
     """
-    return segments.fill(_log_mix(_read_sources(log_prob_sources, segments), proportions))
+    return segments.fill(_log_mix(_sources_as_float64(log_prob_sources, segments), proportions))
 
 
 def defensive(
@@ -198,8 +178,8 @@ def defensive(
     Raises:
         ValueError: A share outside [0, 1]; shares that do not sum to 1.
     """
-    contracts.between("share", share, 0, 1)
-    contracts.proportions("proportions", proportions, len(log_prob_sources))
+    contracts.require_between("share", share, 0, 1)
+    contracts.require_proportions("proportions", proportions, len(log_prob_sources))
     target = log_prob_target.detach().to(log_prob_sources.dtype).unsqueeze(0)
     others = proportions.double() * (1 - share)
     return Sources(
@@ -228,7 +208,7 @@ def power_mean_parameters(
     Raises:
         ValueError: A second moment below 1; another number of episodes; δ outside (0, 1).
     """
-    contracts.vector("second_moments", second_moments, len(episodes), "behaviour policy")
+    contracts.require_vector("second_moments", second_moments, len(episodes), "behaviour policy")
     if not 0 < delta < 1:
         raise ValueError(f"delta must lie between 0 and 1, got {delta}")
     if min(episodes) < 1:
@@ -243,7 +223,7 @@ def power_mean_parameters(
 
 
 def proportions_by_age(policies: int, *, mean_age: float) -> Tensor:
-    """How much each of the last policies' data counts: the most even proportions of a mean age.
+    """Shares of the last policies' data in the loss: the most even proportions of a mean age.
 
     `min Σ_i α_i²` subject to `Σ_i α_i = 1` and `Σ_i i α_i ≤ mean_age`, with `i = 1` the newest:
     `α_i = max(0, ν - μ i)` (Queeney et al. 2021, GePPO, section 5, whose program this solves in
@@ -251,16 +231,16 @@ def proportions_by_age(policies: int, *, mean_age: float) -> Tensor:
     age.
 
     Args:
-        policies: How many there are, at least 1.
+        policies: Number of policies, at least 1.
         mean_age: At least 1; `(policies + 1) / 2` and more give equal proportions.
 
     Returns:
         `[policies]` float64, 1 in all, falling with age. A mean age of 2 gives .4, .3, .2, .1.
 
     Raises:
-        ValueError: No policy; a mean age below 1.
+        ValueError: `policies` below 1; a mean age below 1.
     """
-    contracts.at_least("policies", policies, 1)
+    contracts.require_at_least("policies", policies, 1)
     if not mean_age >= 1:
         raise ValueError(f"mean_age must be at least 1, the newest policy's, got {mean_age}")
     # A line through the mean age is positive at its oldest policy while that is below 3 m - 1.
@@ -272,11 +252,11 @@ def proportions_by_age(policies: int, *, mean_age: float) -> Tensor:
 
 
 def _log_mix(log_probs: Tensor, proportions: Tensor) -> Tensor:
-    contracts.proportions("proportions", proportions, len(log_probs))
+    contracts.require_proportions("proportions", proportions, len(log_probs))
     return (log_probs + proportions.double().log().unsqueeze(1)).logsumexp(0)
 
 
-def _read_sources(log_prob_sources: Tensor, segments: Segments) -> Tensor:
+def _sources_as_float64(log_prob_sources: Tensor, segments: Segments) -> Tensor:
     return torch.stack(
         [
             checked_log_prob(f"log_prob_sources[{j}]", source, segments)

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from reweigh.core.segments import Segments
-
 _LEAST_TAIL = 5
 LEAST_COUNT = 5 * _LEAST_TAIL
 """Fewer weights have no tail to fit."""
@@ -28,7 +26,7 @@ class Smoothed(NamedTuple):
     """The shape of what was smoothed, float64."""
     k_hat: Tensor
     """Shape of each fitted tail, float64: compare it with `k_hat_threshold`. `inf` where no tail
-    could be fitted, `-inf` where the tail is a single value and so needs none."""
+    could be fitted, `-inf` where the tail is a single value."""
     touched: Tensor
     """Bool, the shape of the log-weights: which of them smoothing changed."""
     fraction: Tensor
@@ -36,7 +34,7 @@ class Smoothed(NamedTuple):
 
 
 def tail_length(count: int) -> int:
-    """How many of the largest weights make the tail: a fifth, or `3 √n` above 225."""
+    """The number of largest weights in the tail: a fifth, or `3 √n` above 225."""
     return count // 5 if count <= 225 else math.isqrt(9 * count)
 
 
@@ -46,7 +44,7 @@ def k_hat_threshold(count: int) -> float:
     Vehtari et al. 2024. It is 0.5 at 100 weights and 0.7 from 2155 on.
 
     Args:
-        count: How many weights; with one or none, no `k̂` is low enough.
+        count: Number of weights; with 0 or 1, no `k̂` is low enough.
     """
     return min(1 - 1 / math.log10(count), 0.7) if count > 1 else -math.inf
 
@@ -117,7 +115,7 @@ def pareto_k_of_largest(largest: Tensor, *, count: int) -> Tensor:
     Args:
         largest: `[..., m]` float64, the largest log-weights, in falling order. If they are no more
             than the tail that `count` asks for, the last is the cutoff and the others the tail.
-        count: How many weights there were.
+        count: Number of all weights.
 
     Returns:
         `[...]` float64. With `m` above `tail_length(count)` it is `pareto_k` of them all.
@@ -127,56 +125,6 @@ def pareto_k_of_largest(largest: Tensor, *, count: int) -> Tensor:
         return largest.new_full(largest.shape[:-1], torch.inf)
     k_hat, _, _ = _fit(largest[..., :length].flip(-1), largest[..., length])
     return k_hat
-
-
-def smooth_trajectory(log_weights: Tensor, segments: Segments) -> Smoothed:
-    """Smooths the weights of trajectories over the episodes of the batch.
-
-    An empty episode has weight 1, as in `self_normalise`.
-
-    Args:
-        log_weights: `[S]`, constant within an episode (`trajectory`); otherwise each episode's last
-            is what counts.
-        segments: Where the episodes lie.
-
-    Returns:
-        Log-weights `[S]`, constant within an episode, and one `k̂`. With one step an episode it is
-        `pareto_smooth`.
-
-    Raises:
-        ValueError: Another shape.
-    """
-    last = segments.last(segments.as_float64("log_weights", log_weights))
-    smooth = pareto_smooth(last)
-    return _spread(smooth, smooth.log_weights[segments.episode], last[segments.episode], segments)
-
-
-def smooth_by_time(log_weights: Tensor, segments: Segments) -> Smoothed:
-    """Smooths the weights of each time over all N episodes; ended ones keep their last weight.
-
-    The ended episodes belong to the sample, for the reason that they do in `self_normalise`, and
-    an empty one has weight 1. It holds `N T` weights at a time.
-
-    Args:
-        log_weights: `[S]`, such as prefix log-weights.
-        segments: Where the episodes lie; whole episodes.
-
-    Returns:
-        Log-weights `[S]` and `k̂` `[T]`, with `T` the most steps of any episode. On trajectory
-        weights it is `smooth_trajectory`, at every time.
-
-    Raises:
-        ValueError: Another shape; fragments.
-    """
-    segments.require_whole("smooth_by_time")
-    log_weights = segments.as_float64("log_weights", log_weights)
-    times, count = segments.most_steps, len(segments)
-    cell = segments.time * count + segments.episode
-    alive = log_weights.new_zeros(times * count).index_add(0, cell, log_weights.detach())
-    goes_on = torch.arange(times, device=cell.device).unsqueeze(1) < segments.lengths
-    frozen = torch.where(goes_on, alive.reshape(times, count), segments.last(log_weights))
-    smooth = pareto_smooth(frozen)
-    return _spread(smooth, smooth.log_weights.flatten()[cell], log_weights, segments)
 
 
 def _fit(tail: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -190,7 +138,7 @@ def _fit(tail: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     length = tail.shape[-1]
     quartile = exceedance[..., int(length / 4 + 0.5) - 1]
     possible = quartile > _LEAST_EXCEEDANCE
-    # Weights that are all 0 are no single value: their difference here is NaN.
+    # False where all weights are 0: the difference of their logarithms is NaN.
     single = tail[..., -1] - tail[..., 0] <= _ROUNDING
     # A tail that cannot be fitted goes through the same arithmetic as one that can.
     safe = torch.where((possible & ~single).unsqueeze(-1), exceedance, 1.0)
@@ -224,8 +172,3 @@ def _smoothed(before: Tensor, after: Tensor, k_hat: Tensor) -> Smoothed:
     touched = after != before
     fraction = touched.double().sum() / max(touched.numel(), 1)
     return Smoothed(after, k_hat, touched, fraction)
-
-
-def _spread(smooth: Smoothed, after: Tensor, before: Tensor, segments: Segments) -> Smoothed:
-    touched = segments.inside & (after != before)
-    return Smoothed(segments.fill(after), smooth.k_hat, touched, segments.mean(touched.double()))

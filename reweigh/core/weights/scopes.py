@@ -1,7 +1,7 @@
-"""Which ratios a step's weight multiplies.
+"""Scopes: the ratios that multiply to a step's weight.
 
-With `ρ_t = π_θ(a_t|s_t) / π_φ(a_t|s_t)`: the step's own, those so far, those of the whole episode,
-their geometric mean, those of a window or of the turns so far, or the step's own together with the
+With `ρ_t = π_θ(a_t|s_t) / π_φ(a_t|s_t)`: the ratio of the step, of all steps so far, of the whole
+episode, their geometric mean, of a window or of the turns so far, or of the step together with the
 ratio of the states' marginal distributions. All are log-weights.
 """
 
@@ -19,7 +19,7 @@ def step(log_ratios: Tensor, segments: Segments) -> Tensor:
     Corrects the action and leaves states and rewards as the behaviour visited them: the weight of
     the TRPO, PPO and IMPALA surrogates. Its variance does not grow with the horizon.
     """
-    contracts.precise("log_ratios", log_ratios)
+    contracts.require_full_precision("log_ratios", log_ratios)
     return segments.as_float64("log_ratios", log_ratios)
 
 
@@ -33,8 +33,7 @@ def prefix(
 
     Args:
         log_ratios: `[S]`.
-        segments: Where the episodes lie.
-        log_weight_start: `[N]`, the log-weight that the episode's earlier steps have earned. Needed
+        log_weight_start: `[N]`, the log-weight of the episode's earlier steps. Needed
             if any episode is a fragment. Zeros restart the weight at 1, and so take the behaviour's
             state distribution at the cut for the target's.
 
@@ -42,7 +41,7 @@ def prefix(
         `[S]`. With one step an episode, it is `step`.
 
     Raises:
-        ValueError: Another shape; fragments without `log_weight_start`.
+        ValueError: Wrong shape; fragments without `log_weight_start`.
     """
     start = _start(segments, log_weight_start)
     return prefix_sum(step(log_ratios, segments), segments) + segments.spread(start)
@@ -53,13 +52,12 @@ def exclusive_prefix(
 ) -> Tensor:
     """The product of the ratios before this step: `w_{t-1} = Π_{k<t} ρ_k`.
 
-    Corrects the state alone: `E_φ[w_{t-1} f(s_0..s_t)] = E_θ[f(s_0..s_t)]`. It belongs to what the
-    target's own action distribution is summed over, as in the doubly robust gradient; on a sampled
-    action it leaves a bias that does not vanish, where `prefix` has none.
+    Corrects the state alone: `E_φ[w_{t-1} f(s_0..s_t)] = E_θ[f(s_0..s_t)]`. It is the weight of a
+    sum over all actions of the target, as in the doubly robust gradient; on a sampled action it is
+    biased, where `prefix` is not.
 
     Args:
         log_ratios: `[S]`.
-        segments: Where the episodes lie.
         log_weight_start: `[N]`, as in `prefix`.
 
     Returns:
@@ -85,7 +83,6 @@ def trajectory(
 
     Args:
         log_ratios: `[S]`; each segment reaches the end of its episode.
-        segments: Where the episodes lie.
         log_weight_start: `[N]`, as in `prefix`.
 
     Returns:
@@ -101,18 +98,18 @@ def trajectory(
 def geometric_mean(log_ratios: Tensor, segments: Segments) -> Tensor:
     """The geometric mean of the episode's ratios, at each of its steps: `W^(1/T)`.
 
-    Zheng et al. 2025 (GSPO), section 4.1. Bounded in practice and of low variance, but it weighs by
-    a power of the trajectory's ratio: nothing is unbiased with it unless `θ = φ` or `T = 1`.
+    Zheng et al. 2025 (GSPO), section 4.1. Bounded in practice and of low variance, but a power of
+    the trajectory's ratio: every estimate is biased unless `θ = φ` or `T = 1`.
 
     Args:
         log_ratios: `[S]`.
-        segments: Where the episodes lie; whole episodes, or turns.
+        segments: Whole episodes, or turns.
 
     Returns:
         `[S]`, constant within an episode. With one step an episode, it is `step`.
 
     Raises:
-        ValueError: Another shape; fragments, of which only a part is there to average.
+        ValueError: Wrong shape; fragments, whose earlier ratios are missing.
     """
     segments.require_whole("geometric_mean")
     total = segments.total(step(log_ratios, segments))
@@ -128,16 +125,15 @@ def window(log_ratios: Tensor, segments: Segments, *, steps: int) -> Tensor:
 
     Args:
         log_ratios: `[S]`.
-        segments: Where the episodes lie.
         steps: Length of the window, at least 1.
 
     Returns:
         `[S]`.
 
     Raises:
-        ValueError: Another shape; a window below 1.
+        ValueError: Wrong shape; a window below 1.
     """
-    contracts.at_least("steps", steps, 1)
+    contracts.require_at_least("steps", steps, 1)
     return window_sum(step(log_ratios, segments), segments, steps=steps)
 
 
@@ -156,7 +152,6 @@ def turn_prefix(
     Args:
         log_ratios: `[S]`.
         turns: Where the turns lie, from `segments.split`.
-        segments: Where the episodes lie.
         log_weight_start: `[N]`, as in `prefix`.
 
     Returns:
@@ -183,14 +178,13 @@ def state_marginal(
     Args:
         log_ratios: `[S]`.
         log_state_ratios: `[S]`, `log m_t`.
-        segments: Where the episodes lie.
         steps: Length of the window, at least 1.
 
     Returns:
         `[S]`. With `m = 1` at each start and a window as long as the episode, it is `prefix`.
 
     Raises:
-        ValueError: Another shape; a window below 1.
+        ValueError: Wrong shape; a window below 1.
     """
     log_state_ratios = segments.as_float64("log_state_ratios", log_state_ratios)
     back = segments.age.clamp(max=steps - 1)
@@ -207,7 +201,7 @@ def _start(segments: Segments, log_weight_start: Tensor | None) -> Tensor:
     if segments.has_fragments:
         raise ValueError(
             "log_weight_start is needed: some episodes start after time 0, and their weight begins "
-            "with what the earlier steps earned. Pass it, [N], or zeros to restart at 1, which "
+            "with that of the earlier steps. Pass it, [N], or zeros to restart at 1, which "
             "takes the behaviour's state distribution at the cut for the target's"
         )
     return torch.zeros(len(segments), dtype=torch.float64, device=segments.mask.device)
