@@ -122,6 +122,14 @@ class Sample:
         """
         return self.segments.as_float64(name, self._flat(x))
 
+    def log_prob(self, name: str, x: Tensor) -> Tensor:
+        """Log-probabilities of the same actions under a third policy as float64 `[S]`, a constant.
+
+        Raises:
+            ValueError: Wrong shape; half precision; NaN or +inf.
+        """
+        return ratios.checked_log_prob(name, self._flat(x), self.segments).detach()
+
     def in_shape(self, x: Tensor) -> Tensor:
         """Numbers `[S]` in the shape of the arguments."""
         assert self.shape is not None
@@ -147,12 +155,7 @@ class Sample:
         Raises:
             ValueError: The behaviour's log-probabilities are unknown.
         """
-        if self.log_prob_behaviour is None:
-            raise ValueError(
-                "the behaviour's log-probabilities are missing, and without them no step can be "
-                "weighed: estimate them by `reweigh import LOG NEW_LOG --estimate-behaviour`"
-            )
-        return self.log_prob_target - self.log_prob_behaviour
+        return self.log_prob_target - self.require_behaviour()
 
     @cached_property
     def log_prefix(self) -> Tensor:
@@ -217,6 +220,19 @@ class Sample:
     def reward_to_go(self) -> Tensor:
         """`[S]` float64: `G_t = Σ_{t'≥t} γ^(t'-t) r_t'`, 0 after the last step."""
         return returns.reward_to_go(self.require_rewards(), self.segments, discount=self.discount)
+
+    def require_behaviour(self) -> Tensor:
+        """The behaviour's log-probabilities `[S]`.
+
+        Raises:
+            ValueError: They are unknown.
+        """
+        if self.log_prob_behaviour is None:
+            raise ValueError(
+                "the behaviour's log-probabilities are missing, and without them no step can be "
+                "weighed: estimate them by `reweigh import LOG NEW_LOG --estimate-behaviour`"
+            )
+        return self.log_prob_behaviour
 
     def require_rewards(self) -> Tensor:
         """The rewards `[S]`.

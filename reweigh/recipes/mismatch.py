@@ -22,23 +22,24 @@ def _weighted_ppo(
     sample: Sample,
     log_prob_proximal: Tensor,
     advantages: Tensor,
-    bounded: Tensor,
+    log_weights: Tensor,
     clip: float,
 ) -> Tensor:
-    """PPO's surrogate of `π_θ/π_old`, each step times a weight: log-weights `[S]`, a constant."""
-    proximal = replace(sample, log_prob_behaviour=log_prob_proximal.detach())
+    """PPO's surrogate of `π_θ/π_old`, each step times a weight, a constant."""
+    proximal = sample.log_prob("log_prob_proximal", log_prob_proximal)
     return surrogates.clipped_ratio(
-        proximal.log_ratios,
+        sample.log_prob_target - proximal,
         sample.steps("advantages", advantages),
         sample.segments,
         clip=clip,
-        log_weights=bounded,
+        log_weights=log_weights,
     )
 
 
 def _mismatch(sample: Sample, log_prob_proximal: Tensor) -> Tensor:
     """`log(π_old/μ)`, `[S]`."""
-    return replace(sample, log_prob_target=log_prob_proximal.detach()).log_ratios
+    proximal = sample.log_prob("log_prob_proximal", log_prob_proximal)
+    return proximal - sample.require_behaviour()
 
 
 def _without_mismatch(sample: Sample, log_prob_proximal: Tensor, advantages: Tensor) -> Tensor:

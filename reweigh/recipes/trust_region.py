@@ -1,7 +1,5 @@
 """Estimators that keep the policy near one that is known."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -98,7 +96,7 @@ def geppo(
     Returns:
         `[S]`. With one policy, `c = 1` and `α = 1`, it is `ppo`.
     """
-    current = replace(sample, log_prob_target=log_prob_current.detach())
+    current = sample.log_prob("log_prob_current", log_prob_current)
     advantages = sample.steps("advantages", advantages)
     if policy_weights is not None:
         advantages = sample.steps("policy_weights", policy_weights) * advantages
@@ -107,7 +105,7 @@ def geppo(
         advantages,
         sample.segments,
         clip=clip,
-        log_centre=current.log_ratios,
+        log_centre=current - sample.require_behaviour(),
     )
 
 

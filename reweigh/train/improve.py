@@ -1,10 +1,9 @@
 """One improvement: many passes over the steps of the last policies, as far as their weights carry.
 
-The objective at each step is `min(rho A, clip(rho, c - clip, c + clip) A)`, where rho is the ratio
-of the policy being improved to the one that sampled the step, and c the ratio that the step had
-when the improvement began: old steps keep a trust region of their own, around where they are
-(Queeney et al. 2021). A is V-trace's estimate of the advantage (Espeholt et al. 2018), its targets
-recomputed on all steps before each pass.
+The objective is the recipe `geppo`: a step's clip is around the ratio that the step had when the
+improvement began, so that old steps keep a trust region of their own (Queeney et al. 2021).
+Advantages are V-trace's (Espeholt et al. 2018), with targets recomputed on all steps before each
+pass.
 """
 
 from dataclasses import dataclass
@@ -15,15 +14,16 @@ from torch import Tensor
 
 from reweigh.core.advantages import vtrace
 from reweigh.core.diagnostics import approximate_kl, effective_sample_size
-from reweigh.core.ratios import log_ratios
-from reweigh.core.reduce import loss
 from reweigh.core.returns import reward_to_go
+from reweigh.core.sample import Sample
 from reweigh.core.segments import Segments
-from reweigh.core.surrogates import clipped_ratio
 from reweigh.core.weights import truncate
 from reweigh.data.batch import Batch
+from reweigh.recipes import ALL
 from reweigh.train.config import TrainConfig, settled
 from reweigh.train.learner import Learner
+
+GEPPO = ALL["geppo"]
 
 
 @dataclass(frozen=True)
@@ -42,36 +42,40 @@ class Improvement:
 def improve(
     learner: Learner, batch: Batch, config: TrainConfig, generator: torch.Generator
 ) -> Improvement:
-    """Improve the learner's policy on a batch, in place.
+    """Improves the learner's policy on a batch, in place.
 
-    A pass that has moved the policy by `max_kl` nats per step, or brought the effective sample size
-    below `min_ess` of the batch, is the last: beyond it the old steps no longer speak for the new
-    policy.
+    A pass that has moved the policy by `max_kl` nats per step, or brought the
+    effective sample size below `min_ess` of the batch, is the last: beyond it the old steps no
+    longer speak for the new policy.
 
     Raises:
-        ValueError: the policy gives NaN.
+        ValueError: The policy gives NaN.
     """
     if config.standardise:
         learner.measure(batch.observations)
     _standardise_value(learner, batch, config)
     began = _log_prob(learner, batch)
-    log_centre = log_ratios(began, batch.log_prob_behaviour, batch.segments)
-    weights, epochs = log_centre, 0
+    sample, epochs = _sample(began, batch.log_prob_behaviour, batch), 0
     while True:
-        targets, advantages = _estimates(learner, batch, weights, config)
-        losses = _epoch(learner, batch, targets, advantages, log_centre, config, generator)
+        targets, advantages = _estimates(learner, batch, sample.log_ratios, config)
+        losses = _epoch(learner, batch, targets, advantages, began, config, generator)
         epochs += 1
-        now = _log_prob(learner, batch)
-        weights = log_ratios(now, batch.log_prob_behaviour, batch.segments)
-        kl = float(approximate_kl(log_ratios(now, began, batch.segments), batch.segments))
-        ess = float(effective_sample_size(weights)) / len(batch)
+        improved = _log_prob(learner, batch)
+        sample = _sample(improved, batch.log_prob_behaviour, batch)
+        moved = _sample(improved, began, batch).log_ratios
+        kl = float(approximate_kl(moved, batch.segments))
+        ess = float(effective_sample_size(sample.log_ratios)) / len(batch)
         ended_by = _end(epochs, kl, ess, config)
         if ended_by is not None:
-            return Improvement(weights, epochs, ended_by, kl, *losses)
+            return Improvement(sample.log_ratios, epochs, ended_by, kl, *losses)
+
+
+def _sample(log_prob: Tensor, log_prob_behaviour: Tensor, batch: Batch) -> Sample:
+    return Sample(log_prob, log_prob_behaviour, batch.segments)
 
 
 def _end(epochs: int, kl: float, ess: float, config: TrainConfig) -> str | None:
-    """Return what ends an improvement after so many passes, or None if it goes on."""
+    """What ends an improvement after so many passes, or None if it goes on."""
     if kl > settled(config.max_kl):
         return "kl"
     if ess < config.min_ess:
@@ -80,7 +84,7 @@ def _end(epochs: int, kl: float, ess: float, config: TrainConfig) -> str | None:
 
 
 def _standardise_value(learner: Learner, batch: Batch, config: TrainConfig) -> None:
-    """Measure the value function in units of the batch's returns."""
+    """Sets the units of the value function: those of the batch's returns."""
     with torch.no_grad():
         bootstrap = learner.value(batch.final_observations) * batch.goes_on
     learner.value.standardise(
@@ -89,16 +93,16 @@ def _standardise_value(learner: Learner, batch: Batch, config: TrainConfig) -> N
 
 
 def _estimates(
-    learner: Learner, batch: Batch, weights: Tensor, config: TrainConfig
+    learner: Learner, batch: Batch, log_ratios: Tensor, config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
-    """Return V-trace's value targets and advantages of the present policy, both `[S]` float32.
+    """V-trace's value targets and advantages of the present policy, both `[S]` float32.
 
     The advantages carry no ratio of their own step, which is the objective's, and are standardised.
     """
     with torch.no_grad():
         values = learner.value(batch.observations)
         bootstrap = learner.value(batch.final_observations) * batch.goes_on
-    bounded = truncate(weights, batch.segments, maximum=1.0).log_weights
+    bounded = truncate(log_ratios, batch.segments, maximum=1.0).log_weights
     estimate = vtrace(
         batch.rewards,
         values,
@@ -119,24 +123,20 @@ def _epoch(
     batch: Batch,
     targets: Tensor,
     advantages: Tensor,
-    log_centre: Tensor,
+    began: Tensor,
     config: TrainConfig,
     generator: torch.Generator,
 ) -> tuple[float, float, float]:
-    """Pass once over the batch; return mean policy loss, value loss and entropy."""
+    """Passes once over the batch: the mean policy loss, value loss and entropy."""
     order = torch.randperm(len(batch), generator=generator)
     entropy_weight = _entropy_weight(config, batch)
     sums = torch.zeros(3)
     minibatches = order.tensor_split(min(settled(config.minibatches), len(batch)))
     for index in minibatches:
-        alone = _steps_alone(len(index))
         distribution = learner.policy(batch.observations[index])
         log_prob = _finite(distribution.log_prob(batch.actions[index]))
-        ratios = log_ratios(log_prob, batch.log_prob_behaviour[index], alone)
-        objective = clipped_ratio(
-            ratios, advantages[index], alone, clip=config.clip, log_centre=log_centre[index]
-        )
-        policy_loss = loss(objective, alone, divisor=len(index))
+        sample = Sample(log_prob, batch.log_prob_behaviour[index], _lone_steps(len(index)))
+        policy_loss = GEPPO(sample, advantages[index], began[index], clip=config.clip)
         entropy = distribution.entropy().mean()
         value_loss = learner.value.loss(batch.observations[index], targets[index])
         learner.optimiser.zero_grad()
@@ -150,15 +150,15 @@ def _epoch(
 
 
 def _entropy_weight(config: TrainConfig, batch: Batch) -> float:
-    """Return the weight of the entropy bonus in the improvement of a batch's newest policy."""
+    """Weight of the entropy bonus in the improvement of a batch's newest policy."""
     newest = int(batch.policy_version.max())
     return settled(config.entropy) / (1 + settled(config.entropy_decay) * newest)
 
 
 @lru_cache(maxsize=4)  # the minibatches of a pass have two sizes at most
-def _steps_alone(count: int) -> Segments:
-    """Return where so many steps lie whose order says nothing."""
-    return Segments.packed(torch.tensor([count]))
+def _lone_steps(count: int) -> Segments:
+    """Shuffled steps: each is an episode by itself, since its neighbours are not its own."""
+    return Segments.packed(torch.ones(count, dtype=torch.int64))
 
 
 def _log_prob(learner: Learner, batch: Batch) -> Tensor:
