@@ -44,6 +44,11 @@ class Rollouts:
         denominator = self.old if denominator is None else denominator
         return rw.log_ratios(self.flat(self.target), self.flat(denominator), self.segments)
 
+    def sample(self, denominator: Tensor | None = None, **given) -> rw.Sample:
+        """The steps, with `old` or another as the behaviour."""
+        denominator = self.old if denominator is None else denominator
+        return rw.Sample(self.flat(self.target), self.flat(denominator), self.segments, **given)
+
     def steps(self, x: Tensor) -> Tensor:
         """The existing steps of `[B, T]` or `[S]`, row after row."""
         return x.reshape(self.mask.shape)[self.mask]

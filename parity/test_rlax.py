@@ -326,8 +326,8 @@ def test_impala(agree):
     logits = torch.randn(*batch.mask.shape, 4, generator=g).requires_grad_()
     action = torch.randint(4, batch.mask.shape, generator=g)
     batch.target = logits.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    policies = batch.flat(batch.target), batch.flat(batch.old)
-    ours = recipes.impala(*policies, *critic(batch), batch.segments, discount=GAMMA)
+    rewards, values, bootstrap = critic(batch)
+    ours = recipes.impala(batch.sample(rewards=rewards, discount=GAMMA), values, bootstrap)
 
     def theirs(i):
         gain = rlax.vtrace_td_error_and_advantage(*Row(batch, i).five).pg_advantage

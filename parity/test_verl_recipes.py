@@ -41,15 +41,7 @@ def test_groups(agree, name):
     theirs, _ = core_algos.get_policy_loss_fn(loss)(
         batch.old, batch.target, gain, mask, mode, settings
     )
-    ours = getattr(recipes, name)(
-        batch.flat(batch.target),
-        batch.flat(batch.old),
-        batch.scores,
-        GROUP,
-        batch.segments,
-        groups=3,
-        **knobs,
-    )
+    ours = getattr(recipes, name)(batch.sample(), recipes.Grouped(batch.scores, GROUP, 3), **knobs)
     row = f"`compute_grpo_outcome_advantage`, `{loss}` loss, {mode}"
     check(agree, row, f"recipes.{name}(...)", batch, ours, theirs)
 
@@ -61,7 +53,7 @@ def test_rloo(agree):
     theirs, _ = core_algos.compute_policy_loss_reinforce(
         batch.old, batch.target, gain, mask, "seq-mean-token-sum", config()
     )
-    ours = recipes.rloo(batch.flat(batch.target), batch.scores, GROUP, batch.segments, groups=3)
+    ours = recipes.rloo(batch.sample(), recipes.Grouped(batch.scores, GROUP, 3))
     row = "`compute_rloo_outcome_advantage`, `compute_policy_loss_reinforce`"
     check(agree, row, "recipes.rloo(...)", batch, ours, theirs)
 
@@ -69,7 +61,7 @@ def test_rloo(agree):
 @pytest.mark.parametrize("name", ["ppo", "decoupled_ppo", "tis", "icepop"])
 def test_mismatch(agree, name):
     batch = rollouts(54)
-    mask, segments = batch.mask.float(), batch.segments
+    mask = batch.mask.float()
     threshold = {"tis": 1.5, "icepop": "0.7_1.6", "decoupled_ppo": UNBOUNDED, "ppo": None}[name]
     given = None
     if threshold is not None:
@@ -86,11 +78,11 @@ def test_mismatch(agree, name):
         config(clip_ratio_c=UNBOUNDED, clip_ratio_high=0.2),
         rollout_is_weights=given,
     )
-    policies = [batch.target, batch.old, batch.sampler][: 2 if name == "ppo" else 3]
     knobs = {"tis": {"maximum": 1.5}, "icepop": {"minimum": 0.7, "maximum": 1.6}}.get(name, {})
-    ours = getattr(recipes, name)(
-        *map(batch.flat, policies), batch.flat(batch.advantages), segments, clip=0.2, **knobs
-    )
+    proximal = [] if name == "ppo" else [batch.flat(batch.old)]
+    sample = batch.sample(batch.old if name == "ppo" else batch.sampler)
+    advantages = batch.flat(batch.advantages)
+    ours = getattr(recipes, name)(sample, *proximal, advantages, clip=0.2, **knobs)
     row = f"`compute_policy_loss_vanilla`, {mode}"
     if threshold is not None:
         row = f"`compute_rollout_correction_weights`, {row}"

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from reweigh.core import diagnostics, weights
 from reweigh.core.diagnostics import WeightHealth, WeightReading, read, weight_health
 from reweigh.core.ranks import merge_over_ranks
+from reweigh.core.sample import EpisodeTotals
 from reweigh.core.segments import Segments
 
 few = settings(max_examples=15, deadline=None, derandomize=True)
@@ -408,4 +409,15 @@ def test_one_rank_is_the_whole(tmp_path):
     )
     same(merge_over_ranks(own), own)
     torch.testing.assert_close(merge_over_ranks(sums), sums)
+    totals = EpisodeTotals(*normal(9, 11).reshape(3, 3))
+    torch.testing.assert_close(merge_over_ranks(totals), totals)
     torch.distributed.destroy_process_group()
+
+
+def test_totals_of_episodes_add_up():
+    first, second = (EpisodeTotals(*normal(6, seed).reshape(3, 2)) for seed in (12, 13))
+    for merged, x, y in zip(first.merge(second), first, second, strict=True):
+        torch.testing.assert_close(merged, x + y)
+    other = EpisodeTotals(*normal(9, 14).reshape(3, 3))
+    with pytest.raises(ValueError, match="the parts have 2 and 3 episodes"):
+        first.merge(other)

@@ -5,18 +5,20 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from reweigh.core.diagnostics import WeightHealth
+from reweigh.core.sample import EpisodeTotals
 from reweigh.core.weights import LogSums
 
 if TYPE_CHECKING:  # a build of torch without distributed lacks it
     from torch.distributed import ProcessGroup
 
-Record = TypeVar("Record", LogSums, WeightHealth)
+Record = TypeVar("Record", EpisodeTotals, LogSums, WeightHealth)
 
 
 def merge_over_ranks(record: Record, *, process_group: "ProcessGroup | None" = None) -> Record:
     """Every rank's record merged by its method `merge`, on every rank.
 
-    For the sums of a normalisation and for weight health, which belong to the batch as a whole.
+    For episode totals, the sums of a normalisation and weight health, which belong to the batch as
+    a whole.
     Each rank must call it. It waits for the device and for the other ranks.
 
     Args:

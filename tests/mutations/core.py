@@ -49,7 +49,7 @@ MUTATIONS = [
     ("core/scan.py", "a.masked_fill(segments.is_last, 0.0)", "a"),
     ("core/scan.py", "0.0), 1.0)", "0.0))"),
     ("core/scan.py", "while stride < length", "while stride * 2 < length"),
-    ("core/ratios.py", "return target - behaviour", "return behaviour - target"),
+    ("core/ratios.py", "return target - checked", "return -target + checked"),
     ("core/ratios.py", "log_prob_behaviour, segments).detach()", "log_prob_behaviour, segments)"),
     ("core/ratios.py", "~(log_prob < torch.inf)", "log_prob.isnan()"),
     ("core/ratios.py", "behaviour == -torch.inf", "behaviour.isnan()"),
