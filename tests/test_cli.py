@@ -52,6 +52,12 @@ def test_train_leaves_a_run_that_everything_else_reads(reweigh):
     assert f"mean return {returns.mean():.2f}" in out
     assert f"highest {returns.max():.2f}" in out
 
+    for log in (path, path / "log"):
+        code, out, err = reweigh("inspect", log, "--policy", path)
+        assert (code, err) == (0, "")
+        assert "150 in" in out
+        assert "all steps" in out
+
     (path / "report.html").unlink()
     code, out, _ = reweigh("report", path)
     assert (code, out.strip()) == (0, str(path / "report.html"))

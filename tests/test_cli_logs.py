@@ -126,6 +126,26 @@ def test_estimated_behaviours_are_marked_and_calibrated(reweigh, steps):
     assert "nothing to estimate" in err
 
 
+def test_inspect_says_what_is_in_a_log_and_how_old_it_is(reweigh, log):
+    code, out, err = reweigh("inspect", log)
+    assert (code, err) == (0, "")
+    assert "1,800 in 600 episodes" in out
+    code, out, _ = reweigh("inspect", log, "--policy", f"{__name__}:half", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["terminated"], found["unfinished"], found["notes"]) == (600, 0, [])
+    assert found["lengths"]["mean"] == 3
+    assert found["age"]["steps"]["ess_share"] == pytest.approx(1)
+    policy = store("policies", 1.0, versions=(0, 1))
+    _, out, _ = reweigh("inspect", log, "--policy", policy, "--version", 0, "--json")
+    assert json.loads(out)["age"]["steps"]["ess_share"] == pytest.approx(1)
+    _, out, _ = reweigh("inspect", log, "--policy", policy, "--json")
+    assert json.loads(out)["age"]["steps"]["ess_share"] < 0.9
+    code, _, err = reweigh("inspect", log, "--version", 1)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no --policy was given" in err
+
+
 def test_evaluate_prints_a_table_json_and_a_page(reweigh, log):
     policy = store("policies", 0.5, versions=(0, 1))
     code, out, err = reweigh("evaluate", log, policy, "--page", "evaluation.html")

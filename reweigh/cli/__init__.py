@@ -31,6 +31,7 @@ COMMANDS = {
     "report": Command("reweigh.cli.runs:report", "write the page of a run again"),
     "import": Command("reweigh.cli.sources:import_", "make a log of what others recorded"),
     "export": Command("reweigh.cli.sources:export", "write a log as Parquet or a Minari dataset"),
+    "inspect": Command("reweigh.cli.logs:inspect", "say what is in a log, and how old it is"),
     "evaluate": Command("reweigh.cli.logs:evaluate", "say what a policy is worth, from a log"),
     "learn": Command("reweigh.cli.logs:learn", "improve a policy from a log, and test that"),
     "verify": Command("reweigh.cli.runs:verify", "prove the estimators on this machine"),

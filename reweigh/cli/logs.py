@@ -1,4 +1,4 @@
-"""Commands that judge and improve policies from a log alone: evaluate, learn."""
+"""Commands around a log: what it holds, what a policy is worth, and a better policy."""
 
 import sys
 from contextlib import closing
@@ -36,6 +36,39 @@ CONCENTRATION = ("hoeffding", "empirical_bernstein")
 """Intervals that hold for every sample, of returns whose range is known."""
 OF_KNOWN_RANGE = ("behaviour", "truncated")
 """Methods whose terms have a range that is known before the log is seen."""
+
+
+def inspect(
+    log: Positional[Path],
+    policy: str | None = None,
+    version: int | None = None,
+    json: bool = False,
+) -> int:
+    """Says what a log holds, what it lacks, and how old its steps are to a policy.
+
+    Args:
+        log: Folder of the log, or of the run that has it.
+        policy: Folder of a run or of policies, or module:name of one in Python.
+        version: Which of the folder's policies; the newest by default.
+        json: Print JSON instead of tables.
+    """
+    from rich.console import Console
+
+    from reweigh.acting.stored import load_policy
+    from reweigh.evaluation.inspection import inspection
+    from reweigh.report.inspection import inspection_json, print_inspection
+
+    if version is not None and policy is None:
+        raise ValueError(f"version is {version}, but no --policy was given to take it from")
+    opened = open_log(log)
+    target = None if policy is None else load_policy(policy, version)
+    with Console(stderr=True).status("Reading the log"):
+        inspected = inspection(opened, target)
+    if json:
+        print(inspection_json(inspected))
+    else:
+        print_inspection(inspected, Console(), log=str(log))
+    return 0
 
 
 def evaluate(

@@ -14,8 +14,7 @@ from reweigh.evaluation.estimates import Evaluation
 from reweigh.evaluation.profile import LIMIT
 from reweigh.report import evaluation_figures as numbers
 from reweigh.report import evaluation_wording as said
-from reweigh.report.as_json import as_json
-from reweigh.report.paragraphs import GAP, cells, print_list, say
+from reweigh.report.wording import GAP, as_json, cells, print_list, say
 
 _INTERVAL = 2
 _LEAST_NAME = 20

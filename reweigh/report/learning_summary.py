@@ -10,10 +10,17 @@ from rich.text import Text
 
 from reweigh.learning.improvement import Comparison
 from reweigh.learning.learn import Learnt
-from reweigh.report.as_json import as_json
 from reweigh.report.evaluation_figures import decimals_for, error, figure
-from reweigh.report.paragraphs import GAP, cells, print_list, say
-from reweigh.report.wording import counted, percent, print_plainly
+from reweigh.report.wording import (
+    GAP,
+    as_json,
+    cells,
+    counted,
+    percent,
+    print_list,
+    print_plainly,
+    say,
+)
 
 
 def print_learnt(

@@ -21,6 +21,6 @@ MUTATIONS = [
     (SUMMARY, "None if folder is None else str(folder)", "None"),
     (SUMMARY, "tested[-1]", "tested[0]"),
     (SUMMARY, "p.undone is not None for p", "p.best for p"),
-    ("report/as_json.py", "not math.isfinite(content)", "math.isinf(content)"),
-    ("report/as_json.py", "content = named()", "pass"),
+    ("report/wording.py", "not math.isfinite(content)", "math.isinf(content)"),
+    ("report/wording.py", "content = named()", "pass"),
 ]
