@@ -30,8 +30,8 @@ import reweigh as rw
 from reweigh.acting.tabular import TabularPolicy
 from reweigh.evaluation.profile import BINS
 from reweigh.report import evaluation_charts as charts
-from reweigh.report import evaluation_figures as numbers
 from reweigh.report import evaluation_wording as said
+from reweigh.report import wording
 from reweigh.report.evaluation_page import write_evaluation_page
 from reweigh.report.evaluation_table import evaluation_json, print_evaluation
 from reweigh.report.svg import ACCENT, CONTRAST
@@ -181,7 +181,7 @@ def test_it_fits(width):
         seen = "".join(text.split())
         for e in made.estimates.values():
             assert all(part in seen for part in e.method.split("_"))
-            for figure in (numbers.figure(e.value, 2), *numbers.span(e, 2).split()):
+            for figure in (wording.figure(e.value, 2), *said.span(e, 2).split()):
                 assert figure in seen
         assert "".join(said.verdict(made).split()) in seen
 
@@ -374,7 +374,7 @@ def test_decimals_are_two_figures_of_the_smaller_error():
     ],
 )  # fmt: skip
 def test_figures(value, decimals, text):
-    assert numbers.figure(value, decimals) == text
+    assert wording.figure(value, decimals) == text
 
 
 @pytest.mark.parametrize(
@@ -386,13 +386,13 @@ def test_figures(value, decimals, text):
     ],
 )  # fmt: skip
 def test_effective_sample_sizes(ess, weights, text):
-    assert numbers.size(estimate("x", 1.0, 1.0, effective_sample_size=ess, weights=weights)) == text
+    assert said.size(estimate("x", 1.0, 1.0, effective_sample_size=ess, weights=weights)) == text
 
 
 def test_an_error_is_never_rounded_to_nothing():
-    assert numbers.error(0.0004, 2) == "4.0e-04"
-    assert numbers.error(0.006, 2) == "0.01"
-    assert numbers.error(0.0, 2) == "0.00"
+    assert wording.error(0.0004, 2) == "4.0e-04"
+    assert wording.error(0.006, 2) == "0.01"
+    assert wording.error(0.0, 2) == "0.00"
 
 
 # ------------------------------------------------------------------ JSON

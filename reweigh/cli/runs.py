@@ -106,7 +106,7 @@ def report(run: Positional[Path]) -> int:
     Args:
         run: Folder of the run.
     """
-    from reweigh.report.page import write_report
+    from reweigh.report.run_page import write_report
     from reweigh.train.run import Run
 
     compared = run / WITHOUT_REUSE
@@ -140,7 +140,7 @@ def _drive(runs: "Sequence[Run]") -> int:
     """Goes on with each run, shows it, and leaves a summary and a page behind."""
     from rich.console import Console
 
-    from reweigh.report.page import write_report
+    from reweigh.report.run_page import write_report
     from reweigh.report.summary import print_summary, summarise, write_summary
     from reweigh.report.wording import callable_here, print_plainly
     from reweigh.train.loop import finished
@@ -176,14 +176,14 @@ def _drive(runs: "Sequence[Run]") -> int:
 
 def _watch(run: "Run", console: "Console") -> None:
     """Trains to the end and shows every iteration."""
-    from reweigh.report.display import LiveDisplay
     from reweigh.report.tensorboard import TensorBoardWriter
+    from reweigh.report.training_display import TrainingDisplay
     from reweigh.train.loop import train as iterations
     from reweigh.train.start import collect_here
 
     collect = collect_here(run)
     board = TensorBoardWriter(run.path / "tensorboard")
-    with closing(board), LiveDisplay(run, console) as display:
+    with closing(board), TrainingDisplay(run, console) as display:
         for progress in iterations(run, collect):
             display.show(progress)
             board.write(progress)

@@ -21,13 +21,13 @@ _LEAST_ESS = 0.8
 
 
 def estimates(axes: "Axes", evaluation: Evaluation, *, names_beside: bool) -> None:
-    """Paint all estimates and their intervals below each other, and the behaviour's value.
+    """Paints all estimates and their intervals below each other, and the behaviour's value.
 
     Those that should not be believed are pale, and end in an arrow where they leave the picture.
 
     Args:
         axes: Where.
-        evaluation: What was found.
+        evaluation: The estimates.
         names_beside: Whether there is room for the names at the left; else each is above its line.
     """
     shown, chosen = in_order(evaluation), first_look(evaluation)
@@ -48,7 +48,7 @@ def estimates(axes: "Axes", evaluation: Evaluation, *, names_beside: bool) -> No
 
 
 def extent(shown: Sequence[Estimate]) -> tuple[float, float]:
-    """Return the values from which to which estimates are drawn.
+    """The values from which to which estimates are drawn.
 
     Those that can be believed are shown whole. Others may widen the picture to three times theirs.
     """
@@ -68,7 +68,7 @@ def extent(shown: Sequence[Estimate]) -> tuple[float, float]:
 
 
 def weight_histogram(axes: "Axes", evaluation: Evaluation) -> None:
-    """Paint how the weights of whole episodes are spread, by their log10."""
+    """Paints how the weights of whole episodes are spread, by their log10."""
     counts = np.array(evaluation.weight_histogram, dtype=float)
     edges = np.linspace(-LIMIT, LIMIT, len(counts) + 1)
     axes.stairs(counts / counts.sum(), edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
@@ -79,7 +79,7 @@ def weight_histogram(axes: "Axes", evaluation: Evaluation) -> None:
 
 
 def effective_sample_size(axes: "Axes", evaluation: Evaluation) -> None:
-    """Paint the effective sample size over the time in the episode, by its log if it falls much."""
+    """Paints the effective sample size over time in the episode, by its log if it falls much."""
     sizes = np.array(evaluation.ess_by_time)
     steps = np.arange(len(sizes))
     if sizes.min() < sizes.max() / _STEEP:
@@ -107,7 +107,7 @@ def _reference(axes: "Axes", own: Estimate) -> None:
 def _interval(
     axes: "Axes", place: int, estimate: Estimate, limits: tuple[float, float], colour: str
 ) -> None:
-    """Paint an interval with its value; arrows point to what lies beyond the limits."""
+    """Paints an interval with its value; arrows point to what lies beyond the limits."""
     style = {"color": colour, "alpha": 1.0 if estimate.believable else _PALE}
     left, right = limits
     ends = [x for x in (estimate.low, estimate.value, estimate.high) if not math.isnan(x)]

@@ -90,9 +90,7 @@ def notes(inspection: Inspection) -> Iterator[str]:
         yield "Weights are only as good as the estimated log-probabilities."
     if inspection.unfinished:
         left_out = unfinished_note(
-            episodes=inspection.unfinished,
-            steps=inspection.unfinished_steps,
-            of_episodes=inspection.episodes,
+            inspection.unfinished, inspection.unfinished_steps, inspection.episodes
         )
         yield f"{left_out} of the table of whole episodes."
     if inspection.without_start:

@@ -14,7 +14,7 @@ from reweigh.train.run import Checkpoint, Run
 
 
 def summarise(run: Run, ended_by: str) -> dict[str, Any]:
-    """Return the outcome of a run as JSON holds it.
+    """The outcome of a run as JSON holds it.
 
     Args:
         run: A run, finished or not.
@@ -52,12 +52,12 @@ def summarise(run: Run, ended_by: str) -> dict[str, Any]:
 
 
 def write_summary(run: Run, summary: dict[str, Any]) -> None:
-    """Write summary.json into the run folder."""
+    """Writes summary.json into the run folder."""
     write_whole(run.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
 
 def result(summary: dict[str, Any]) -> str:
-    """Say in one clause how far a run came, as in "475 reached after 1,408 steps"."""
+    """How far a run came in one clause, as in "475 reached after 1,408 steps"."""
     steps = f"{summary['steps']:,} steps"
     if summary["steps_to_threshold"] is not None:
         return (
@@ -71,7 +71,7 @@ def result(summary: dict[str, Any]) -> str:
 
 
 def outcome(summary: dict[str, Any], compared: dict[str, Any] | None) -> str:
-    """Say in one or two sentences what came out, beside the run without reuse if there is one."""
+    """What came out in one or two sentences, beside the run without reuse if there is one."""
     text = f"{result(summary)}; each step was used {times(summary['uses'])}."
     if compared is not None:
         text += f" Without reuse: {result(compared)}."
@@ -79,7 +79,7 @@ def outcome(summary: dict[str, Any], compared: dict[str, Any] | None) -> str:
 
 
 def next_commands(summary: dict[str, Any], path: Path) -> list[tuple[str, str]]:
-    """Return what a person may want next and the command that does it."""
+    """What a person may want next and the command that does it."""
     run = shlex.quote(str(path))
     commands = [
         ("evaluate the policy", f"reweigh evaluate-run {run} --episodes 100"),
@@ -95,7 +95,7 @@ def next_commands(summary: dict[str, Any], path: Path) -> list[tuple[str, str]]:
 def print_summary(
     run: Run, summary: dict[str, Any], compared: dict[str, Any] | None, console: Console
 ) -> None:
-    """Print what came out, where it is, and what to do next.
+    """Prints what came out, where it is, and what to do next.
 
     Args:
         run: The run.

@@ -23,20 +23,20 @@ class TensorBoardWriter:
         self._writer: SummaryWriter | None = None
 
     def write(self, progress: Progress) -> None:
-        """Add the points of one iteration."""
+        """Adds the points of one iteration."""
         writer = self._writer = self._writer or _open(self._folder, first_step=progress.steps)
         for tag, value in scalars(progress).items():
             writer.add_scalar(tag, value, progress.steps)
         _add_histogram(writer, progress)
 
     def close(self) -> None:
-        """Write out what is still in memory."""
+        """Writes what is still in memory."""
         if self._writer is not None:
             self._writer.close()
 
 
 def scalars(progress: Progress) -> dict[str, float]:
-    """Return what is drawn as curves, by tag; a return that was not measured is left out."""
+    """The points of curves, by tag; a return that was not measured is left out."""
     values = {
         "return/evaluation": progress.evaluation_return,
         "return/training": progress.training_return,

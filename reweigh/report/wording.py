@@ -90,7 +90,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.6g}%"
 
 
-def unfinished_note(*, episodes: int, steps: int, of_episodes: int) -> str:
+def unfinished_note(episodes: int, steps: int, of_episodes: int) -> str:
     """What was left out of a result because it has no end yet, without a full stop."""
     verbs = ("has", "is") if episodes == 1 else ("have", "are")
     return (
