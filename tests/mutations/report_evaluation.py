@@ -42,6 +42,6 @@ MUTATIONS = [
     (WORDING, "sorted(numbers[warning] for warning in e.warnings)", "[]"),
     (FIGURES, '("has", "is") if episodes == 1', '("has", "is") if steps == 1'),
     (WORDING, '"" if left_out is None else', '"" if left_out else'),
-    ("report/svg.py", 'f" id="{name}-"', "' id=\"'"),
+    ("report/svg.py", "f' id=\"{name}-'", "' id=\"'"),
     (PAGE, "(LIMIT - 1) //", "LIMIT //"),
 ]
