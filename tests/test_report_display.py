@@ -1,4 +1,5 @@
 import io
+import math
 import re
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ from report_terminals import Terminal, printed
 from rich.cells import cell_len
 from rich.console import Console
 
-from reweigh.report.screen import bar, sparkline
+from reweigh.report.screen import Graphics
 from reweigh.report.training_display import TrainingDisplay, line, time_left, title
 
 
@@ -152,21 +153,20 @@ def test_time_left_is_that_of_the_last_ten_iterations():
     assert time_left(slow, replace(CONFIG, steps=100)) == 0
 
 
-def test_sparkline_spans_from_the_lowest_to_the_top():
-    def sketch(values, width, top, ascii_only=False):
-        return sparkline(values, width, ascii_only=ascii_only, top=top)
+def test_a_curve_spans_from_the_lowest_to_the_top():
+    graphics = Graphics(20)
+    assert graphics.curve([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert graphics.curve([0, 7], top=14) == "▁▅"
+    assert Graphics(2, ascii_only=True).curve([0, 2, 12, 16]) == "_#"
+    assert graphics.curve([3, 3]) == "▁▁"
+    assert graphics.curve([], top=475) == ""
+    assert graphics.curve([0, math.nan, 7, math.inf]) == "▁█"
 
-    assert sketch([0, 1, 2, 3, 4, 5, 6, 7], 20, float("-inf")) == "▁▂▃▄▅▆▇█"
-    assert sketch([0, 7], 20, 14) == "▁▅"
-    assert sketch([0, 2, 12, 16], 2, float("-inf"), ascii_only=True) == "_#"
-    assert sketch([3, 3], 20, float("-inf")) == "▁▁"
-    assert sketch([], 20, 475) == ""
 
-
-def test_bar_is_full_at_one():
-    assert bar(0.5, 8, ascii_only=True) == "####...."
-    assert bar(1.7, 4, ascii_only=False) == "████"
-    assert bar(0.0, 4, ascii_only=False) == "░░░░"
+def test_a_bar_is_full_at_one():
+    assert Graphics(8, ascii_only=True).bar(0.5) == "####...."
+    assert Graphics(4).bar(1.7) == "████"
+    assert Graphics(4).bar(0.0) == "░░░░"
 
 
 def test_line_leaves_out_what_was_not_measured():

@@ -108,14 +108,6 @@ def test_where_nothing_of_the_policy_can_be_believed_the_surest_of_it_is_seen():
     assert left < 19.71 and 91 < right < 200
 
 
-def test_histogram_shows_shares_of_the_episodes_by_log10():
-    painted = axes()
-    charts.weight_histogram(painted, evaluation())
-    drawn = painted.patches[0].get_data()
-    assert drawn.values[[0, 19, 20]].tolist() == [0.1, 0.5, 0.4]
-    assert drawn.edges[[0, 20, 40]].tolist() == [-4, 0, 4]
-
-
 def test_effective_sample_size_over_time_is_logarithmic_if_it_falls_much():
     painted = axes()
     charts.effective_sample_size(painted, evaluation())

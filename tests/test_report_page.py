@@ -156,7 +156,7 @@ def test_the_mark_stands_where_the_threshold_was_reached():
 def test_weights_by_age_are_drawn_newest_first():
     now = progress(20)
     painted = axes()
-    charts.effective_sample_size_by_age(painted, now)
+    charts.ess_by_age(painted, now)
     assert painted.patches[0].get_data().values.tolist() == list(now.ess_by_age)
     assert painted.patches[0].get_data().edges[[0, -1]].tolist() == [-0.5, 20.5]
     painted = axes()
@@ -166,13 +166,17 @@ def test_weights_by_age_are_drawn_newest_first():
     assert list(means.get_ydata()) == list(now.mean_weight_by_age)
 
 
-def test_histogram_shows_shares_of_the_reused_steps_by_log10():
-    shares, edges = charts.weight_shares(progress(0))
+def test_histogram_shows_shares_by_log10():
+    counts = progress(0).weight_histogram
+    painted = axes()
+    charts.weight_histogram(painted, counts, ticks={-2: "≤ 0.01", 0: "1", 2: "≥ 100"}, label="w")
+    shares, edges, _ = painted.patches[0].get_data()
     assert shares.sum() == pytest.approx(1)
     assert shares[0] == pytest.approx(28 / 128)
     (hill,) = np.flatnonzero(shares[1:]) + 1
     assert edges[[hill, hill + 1]] == pytest.approx([0, 0.1])
     assert (edges[0], edges[-1]) == (-2, 2)
+    assert [t.get_text() for t in painted.get_xticklabels()] == ["≤ 0.01", "1", "≥ 100"]
 
 
 def test_limits_are_drawn_where_they_are():
@@ -183,7 +187,7 @@ def test_limits_are_drawn_where_they_are():
         [p.kl for p in history], [0.03, 0.03],
     ]  # fmt: skip
     painted = axes()
-    charts.effective_sample_size(painted, history, least=0.1)
+    charts.ess(painted, history, least=0.1)
     assert [list(line.get_ydata()) for line in painted.lines] == [
         [p.ess for p in history], [0.1, 0.1],
     ]  # fmt: skip

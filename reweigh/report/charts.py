@@ -1,13 +1,13 @@
 """The charts of a run: each function paints one on the axes it is given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reweigh.report.svg import ACCENT, CONTRAST, MUTED, SURFACE, THIRD
 from reweigh.report.wording import number
-from reweigh.train.progress import HISTOGRAM_BINS, Progress
+from reweigh.train.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,12 +20,6 @@ def points(history: History, measure: Measure) -> tuple[list[int], list[float]]:
     """The steps at which something was measured, and its values."""
     measured = [(p.steps, value) for p in history if (value := measure(p)) is not None]
     return [steps for steps, _ in measured], [value for _, value in measured]
-
-
-def weight_shares(progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    """The reused steps' shares by log10 weight, `[B]`, and the bins' edges, `[B + 1]`."""
-    counts = np.array(progress.weight_histogram, dtype=float)
-    return counts / max(counts.sum(), 1.0), np.linspace(-2, 2, HISTOGRAM_BINS + 1)
 
 
 def learning_curve(
@@ -98,7 +92,7 @@ def kl(axes: "Axes", history: History, *, limit: float) -> None:
     axes.set_ylim(bottom=0)
 
 
-def effective_sample_size(axes: "Axes", history: History, *, least: float) -> None:
+def ess(axes: "Axes", history: History, *, least: float) -> None:
     """Paints the effective sample size of each improvement, as a share of the reused steps."""
     over_steps(axes, history, lambda p: p.ess)
     axes.fill_between(*points(history, lambda p: p.ess), color=ACCENT, alpha=0.15, linewidth=0)
@@ -106,9 +100,11 @@ def effective_sample_size(axes: "Axes", history: History, *, least: float) -> No
     _percent(axes)
 
 
-def effective_sample_size_by_age(axes: "Axes", progress: Progress) -> None:
+def ess_by_age(axes: "Axes", progress: Progress) -> None:
     """Paints the effective sample size of each policy's own steps, the newest at the left."""
-    _by_age(axes, progress.ess_by_age)
+    edges = np.arange(len(progress.ess_by_age) + 1) - 0.5
+    axes.stairs(progress.ess_by_age, edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
+    _ages_axis(axes)
     _percent(axes)
 
 
@@ -122,13 +118,16 @@ def mean_weight_by_age(axes: "Axes", progress: Progress) -> None:
     _ages_axis(axes)
 
 
-def weight_histogram(axes: "Axes", progress: Progress) -> None:
-    """Paints how the weights of the reused steps are spread, by their log10."""
-    shares, edges = weight_shares(progress)
+def weight_histogram(
+    axes: "Axes", counts: Sequence[int], *, ticks: Mapping[int, str], label: str
+) -> None:
+    """Paints shares of weights by their log10, in equal bins from the first tick to the last."""
+    shares = np.array(counts) / max(sum(counts), 1)
+    edges = np.linspace(min(ticks), max(ticks), len(counts) + 1)
     axes.stairs(shares, edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
     axes.axvline(0, color=MUTED, linewidth=1, linestyle="--")
-    axes.set_xticks([-2, -1, 0, 1, 2], ["≤ 0.01", "0.1", "1", "10", "≥ 100"])
-    axes.set_xlabel("weight")
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xlabel(label)
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
 
 
@@ -163,12 +162,6 @@ def _returns(axes: "Axes", history: History, colour: str, suffix: str) -> None:
 def _curve(axes: "Axes", measured: tuple[list[int], list[float]], **style: Any) -> None:
     # A curve of one point would not be seen.
     axes.plot(*measured, marker="o" if len(measured[0]) == 1 else "", **style)
-
-
-def _by_age(axes: "Axes", values: Sequence[float]) -> None:
-    edges = np.arange(len(values) + 1) - 0.5
-    axes.stairs(values, edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
-    _ages_axis(axes)
 
 
 def _limit(axes: "Axes", value: float) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reweigh.evaluation.estimates import Estimate, Evaluation
-from reweigh.evaluation.profile import LIMIT
 from reweigh.report.evaluation_wording import BEHAVIOUR, first_look, in_order
 from reweigh.report.svg import ACCENT, CONTRAST, INK, MUTED
 from reweigh.report.wording import number
@@ -65,17 +64,6 @@ def extent(shown: Sequence[Estimate]) -> tuple[float, float]:
     high = min(max([high, *others]), high + span)
     margin = 0.04 * (high - low or span)
     return low - margin, high + margin
-
-
-def weight_histogram(axes: "Axes", evaluation: Evaluation) -> None:
-    """Paints how the weights of whole episodes are spread, by their log10."""
-    counts = np.array(evaluation.weight_histogram, dtype=float)
-    edges = np.linspace(-LIMIT, LIMIT, len(counts) + 1)
-    axes.stairs(counts / counts.sum(), edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
-    axes.axvline(0, color=MUTED, linewidth=1, linestyle="--")
-    axes.set_xticks([-4, -2, 0, 2, 4], ["≤ 0.0001", "0.01", "1", "100", "≥ 10,000"])
-    axes.set_xlabel("weight of the episode")
-    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
 
 
 def effective_sample_size(axes: "Axes", evaluation: Evaluation) -> None:

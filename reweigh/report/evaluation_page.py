@@ -8,6 +8,7 @@ from reweigh.evaluation.estimates import Evaluation
 from reweigh.evaluation.profile import LIMIT
 from reweigh.report import evaluation_charts as charts
 from reweigh.report import evaluation_wording as said
+from reweigh.report.charts import weight_histogram
 from reweigh.report.page import Headline, write_page
 
 _WIDE_ROW, _NARROW_ROW, _AROUND = 32, 44, 64
@@ -43,7 +44,12 @@ def write_evaluation_page(
             (_AROUND + _WIDE_ROW * rows, _AROUND + _NARROW_ROW * rows),
         ),
         charts={
-            "Weights of the episodes": partial(charts.weight_histogram, evaluation=evaluation),
+            "Weights of the episodes": partial(
+                weight_histogram,
+                counts=evaluation.weight_histogram,
+                ticks={-LIMIT: "≤ 0.0001", -2: "0.01", 0: "1", 2: "100", LIMIT: "≥ 10,000"},
+                label="weight of the episode",
+            ),
             "Effective sample size over time": partial(
                 charts.effective_sample_size, evaluation=evaluation
             ),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -20,12 +20,8 @@ _LEAST_NAME = 20
 _STYLES = {"behaviour": "", "doubted": "dim", "first": "bold", "": ""}
 
 
-class _Line(NamedTuple):
-    """A line of the table."""
-
-    name: str
-    figures: tuple[str, ...]
-    style: str = ""
+_Line = tuple[str, tuple[str, ...], str]
+"""A name, figures, and their style."""
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
@@ -71,34 +67,35 @@ def evaluation_json(evaluation: Evaluation) -> str:
 
 def _rows(evaluation: Evaluation) -> Iterator[_Line]:
     """The head, and a row for each estimate: the behaviour's own value first and set apart."""
-    yield _Line("estimator", tuple(said.heads(evaluation)), "bold")
+    yield "estimator", tuple(said.heads(evaluation)), "bold"
     for name, figures, doubts, kind in said.rows(evaluation):
         noted = f"[{','.join(map(str, doubts))}]" if doubts else ""
-        yield _Line(name, (*figures.values(), noted), _STYLES[kind])
+        yield name, (*figures.values(), noted), _STYLES[kind]
         if kind == "behaviour" and len(evaluation.estimates) > 1:
-            yield _Line("", ("",) * (len(figures) + 1))
+            yield "", ("",) * (len(figures) + 1), ""
 
 
 def _print_rows(rows: Sequence[_Line], console: Console) -> None:
     """Prints a line for each row, or two where the console is too narrow: the name, the figures."""
-    widths = [max(map(cell_len, column)) for column in zip(*(r.figures for r in rows), strict=True)]
+    columns = list(zip(*(figures for _, figures, _ in rows), strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
     left = console.width - sum(GAP + width for width in widths)
-    names = max(cell_len(row.name) for row in rows)
+    names = max(cell_len(name) for name, *_ in rows)
     if left >= min(names, _LEAST_NAME):
         table = _table([min(names, left), *widths], justify="left")
-        for row in rows:
-            name = _folded(row.name, min(names, left))
-            table.add_row(*cells((name, *row.figures), console), style=row.style)
+        for name, figures, style in rows:
+            name = _folded(name, min(names, left))
+            table.add_row(*cells((name, *figures), console), style=style)
         console.print(table)
         return
     # The interval is what can take several lines: it has spaces.
-    words = " ".join(row.figures[_INTERVAL] for row in rows).split()
+    words = " ".join(columns[_INTERVAL]).split()
     widths[_INTERVAL] = max(widths[_INTERVAL] + min(left, 0), *map(cell_len, words))
-    for row in rows:
-        say(row.name, console, row.style)
-        if row.name:
+    for name, figures, style in rows:
+        say(name, console, style)
+        if name:
             table = _table(widths, justify="right")
-            table.add_row(*cells(row.figures, console), style=row.style)
+            table.add_row(*cells(figures, console), style=style)
             console.print(Padding(table, (0, 0, 0, GAP)))
 
 

@@ -1,6 +1,5 @@
 """The live display of learning from a log."""
 
-import math
 from collections.abc import Generator, Iterator, Sequence
 
 from rich.console import Console
@@ -8,7 +7,7 @@ from rich.console import Console
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.learn import Learnt
 from reweigh.learning.progress import EpochProgress
-from reweigh.report.screen import Graphics, LiveDisplay, Row, ess_bar
+from reweigh.report.screen import Graphics, LiveDisplay, Row
 from reweigh.report.wording import counted, duration
 
 UNDONE = {"ess": "ESS limit", "kl": "KL limit"}
@@ -77,14 +76,14 @@ def rows(
     """One row for each thing worth watching."""
     now = history[-1]
     left = duration((config.epochs - now.epoch) * now.seconds / now.epoch)
-    share = graphics.share(now.epoch / config.epochs)
+    share = graphics.bar(now.epoch / config.epochs)
     yield "epochs", share, f"{now.epoch} of {config.epochs}", f"at most {left} left"
-    objective = _curve([p.objective for p in history], graphics)
+    objective = graphics.curve([p.objective for p in history])
     yield "objective", objective, f"{now.objective:.4g}", config.estimator
     yield from _validation_rows(history, graphics)
-    ess = ess_bar(now.ess, graphics, least=config.min_ess)
+    ess = graphics.ess(now.ess, least=config.min_ess)
     yield "ESS", ess, f"{now.ess:.0%}", f"at least {config.min_ess:.0%}"
-    moved = _curve([p.kl for p in history], graphics, top=config.max_kl)
+    moved = graphics.curve([p.kl for p in history], top=config.max_kl)
     yield "KL", moved, f"{now.kl:.3f} of {config.max_kl:g}", "nats per step"
     undone = [p for p in history if p.undone is not None]
     if undone:
@@ -98,12 +97,8 @@ def _validation_rows(history: Sequence[EpochProgress], graphics: Graphics) -> It
     bounds = [p.predicted_bound for p in history if p.predicted_bound is not None]
     if not improvements or not bounds:
         return
-    curve = _curve(improvements, graphics)
+    curve = graphics.curve(improvements)
     yield "improved", curve, f"{improvements[-1]:+.3g}", "on validation episodes"
     best = [f"best in epoch {p.epoch}: {p.predicted_bound:+.3g}" for p in history if p.best]
     note = best[-1] if best else "nothing to test yet"
-    yield "bound", _curve(bounds, graphics), f"{bounds[-1]:+.3g}", note
-
-
-def _curve(values: Sequence[float], graphics: Graphics, *, top: float = -math.inf) -> str:
-    return graphics.curve([x for x in values if math.isfinite(x)], top=top)
+    yield "bound", graphics.curve(bounds), f"{bounds[-1]:+.3g}", note

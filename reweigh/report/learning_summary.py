@@ -16,7 +16,7 @@ from reweigh.report.wording import (
     figure,
     percent,
     print_list,
-    print_plainly,
+    print_places,
     print_table,
     say,
 )
@@ -40,8 +40,7 @@ def print_learnt(
     say(" ".join(_sentences(learnt)), console)
     console.print()
     print_list("To be known beside it:", [("-", note) for note in learnt.notes], console)
-    for name, place in places:
-        print_plainly(f"  {name:<20} {place}", console)
+    print_places(places, console)
 
 
 def outcome(learnt: Learnt) -> str:

@@ -71,18 +71,19 @@ def write_report(run: Run, *, compared: Run | None) -> Path:
             partial(_headline, told=told, compared=other, legend_columns=1),
         ),
         charts={
-            "Effective sample size by age": partial(
-                charts.effective_sample_size_by_age, progress=now
+            "Effective sample size by age": lambda axes: charts.ess_by_age(axes, now),
+            "Mean weight by age": lambda axes: charts.mean_weight_by_age(axes, now),
+            "Weights of the reused steps": partial(
+                charts.weight_histogram,
+                counts=now.weight_histogram,
+                ticks={-2: "≤ 0.01", -1: "0.1", 0: "1", 1: "10", 2: "≥ 100"},
+                label="weight",
             ),
-            "Mean weight by age": partial(charts.mean_weight_by_age, progress=now),
-            "Weights of the reused steps": partial(charts.weight_histogram, progress=now),
-            "Effective sample size": partial(
-                charts.effective_sample_size, history=history, least=config.min_ess
+            "Effective sample size": lambda axes: charts.ess(axes, history, least=config.min_ess),
+            "KL of each improvement": lambda axes: charts.kl(
+                axes, history, limit=settled(config.max_kl)
             ),
-            "KL of each improvement": partial(
-                charts.kl, history=history, limit=settled(config.max_kl)
-            ),
-            "Passes of each improvement": partial(charts.epochs, history=history),
+            "Passes of each improvement": lambda axes: charts.epochs(axes, history),
             "Entropy": lambda axes: charts.over_steps(axes, history, lambda p: p.entropy),
             "Policy loss": lambda axes: charts.over_steps(axes, history, lambda p: p.policy_loss),
             "Value loss": lambda axes: charts.over_steps(axes, history, lambda p: p.value_loss),

@@ -1,8 +1,7 @@
 """What changes while it is watched: redrawn on a terminal, plain lines where there is none."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -18,7 +17,6 @@ WIDEST = 110
 
 Row = tuple[str, str | Text, str, str]
 """A name, its graphic, its value now, and a word on it."""
-Graphic = Callable[..., str]
 
 
 class LiveDisplay:
@@ -82,8 +80,8 @@ class LiveDisplay:
         """
         if self._live is not None:
             graphics = Graphics.of(self._console)
-            drawing = dashboard(rows(graphics), graphics)
-            self._live.update(Group(self._heading, drawing), refresh=True)
+            drawing = Group(self._heading, graphics.dashboard(rows(graphics)))
+            self._live.update(drawing, refresh=True)
         elif seconds - self._printed_at >= 1:
             self.say(line)
             self._printed_at, self._unprinted = seconds, None
@@ -99,60 +97,45 @@ class Graphics(NamedTuple):
     """What can be drawn within a row of a console."""
 
     width: int
-    curve: Graphic
-    """`sparkline` of that width."""
-    share: Graphic
-    """`bar` of that width."""
+    ascii_only: bool = False
 
     @classmethod
-    def of(cls, console: Console) -> "Graphics":
+    def of(cls, console: Console) -> Self:
         """Graphics that leave room for words; in ASCII where the encoding lacks blocks."""
-        width = max(10, min(console.width, WIDEST) - 56)
-        ascii_only = console.options.ascii_only
-        return cls(
-            width,
-            partial(sparkline, width=width, ascii_only=ascii_only),
-            partial(bar, width=width, ascii_only=ascii_only),
-        )
+        return cls(max(10, min(console.width, WIDEST) - 56), console.options.ascii_only)
 
+    def curve(self, values: Iterable[float], *, top: float = -math.inf) -> str:
+        """Finite values as a row of blocks; the highest block is `top` or the largest value."""
+        blocks = "_.:-=+*#" if self.ascii_only else "▁▂▃▄▅▆▇█"
+        values = [x for x in values if math.isfinite(x)]
+        columns = min(self.width, len(values))
+        means = []
+        for i in range(columns):
+            part = values[i * len(values) // columns : (i + 1) * len(values) // columns]
+            means.append(sum(part) / len(part))
+        low, high = min(means, default=0.0), max(means, default=0.0)
+        high = max(high, top)
+        scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
+        return "".join(blocks[round((value - low) * scale)] for value in means)
 
-Rows = Callable[[Graphics], Iterable[Row]]
+    def bar(self, share: float) -> str:
+        """A share from 0 to 1 as a bar."""
+        full, empty = ("#", ".") if self.ascii_only else ("█", "░")
+        filled = round(min(max(share, 0.0), 1.0) * self.width)
+        return full * filled + empty * (self.width - filled)
 
+    def ess(self, share: float, *, least: float) -> Text:
+        """The bar of an effective sample size: red below the least wanted, yellow below half."""
+        style = "red" if share < least else "yellow" if share < 0.5 else "green"
+        return Text(self.bar(share), style=style)
 
-def dashboard(rows: Iterable[Row], graphics: Graphics) -> Table:
-    """A table with one row for each thing worth watching."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(style="blue", no_wrap=True, width=graphics.width)
-    table.add_column(style="bold", overflow="fold")
-    table.add_column(style="dim", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def sparkline(values: Sequence[float], width: int, *, ascii_only: bool, top: float) -> str:
-    """Values as a row of at most `width` blocks; the highest block is `top` or the largest."""
-    blocks = "_.:-=+*#" if ascii_only else "▁▂▃▄▅▆▇█"
-    columns = min(width, len(values))
-    means = []
-    for i in range(columns):
-        part = values[i * len(values) // columns : (i + 1) * len(values) // columns]
-        means.append(sum(part) / len(part))
-    low, high = min(means, default=0.0), max(means, default=0.0)
-    high = max(high, top)
-    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
-    return "".join(blocks[round((value - low) * scale)] for value in means)
-
-
-def bar(share: float, width: int, *, ascii_only: bool) -> str:
-    """A share from 0 to 1 as a bar of `width` columns."""
-    full, empty = ("#", ".") if ascii_only else ("█", "░")
-    filled = round(min(max(share, 0.0), 1.0) * width)
-    return full * filled + empty * (width - filled)
-
-
-def ess_bar(share: float, graphics: Graphics, *, least: float) -> Text:
-    """The bar of an effective sample size: red below the least wanted, yellow below half."""
-    style = "red" if share < least else "yellow" if share < 0.5 else "green"
-    return Text(graphics.share(share), style=style)
+    def dashboard(self, rows: Iterable[Row]) -> Table:
+        """A table with one row for each thing worth watching."""
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(style="blue", no_wrap=True, width=self.width)
+        table.add_column(style="bold", overflow="fold")
+        table.add_column(style="dim", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        return table

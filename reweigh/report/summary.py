@@ -9,7 +9,14 @@ from typing import Any
 from rich.console import Console
 
 from reweigh.data.files import write_whole
-from reweigh.report.wording import callable_here, duration, number, print_plainly, times
+from reweigh.report.wording import (
+    callable_here,
+    duration,
+    number,
+    print_places,
+    print_plainly,
+    times,
+)
 from reweigh.train.run import Checkpoint, Run
 
 
@@ -103,29 +110,16 @@ def print_summary(
         compared: The same of the run without reuse.
         console: Where to print.
     """
-    places = [("run", str(run.path)), ("report", str(run.path / "report.html"))]
-    commands = [(what, callable_here(it)) for what, it in next_commands(summary, run.path)]
-    lines = [
-        "",
-        f"{summary['environment']}: {outcome(summary, compared)}",
-        *_details(summary),
-        "",
-        *(f"  {what:<20} {it}" for what, it in places + commands),
-    ]
-    for line in lines:
-        print_plainly(line, console)
-
-
-def _details(summary: dict[str, Any]) -> list[str]:
-    lines = []
+    print_plainly(f"\n{summary['environment']}: {outcome(summary, compared)}", console)
     if summary["final_return"] is not None:
-        lines.append(
-            f"Greedy policy: {number(summary['final_return'])}, the mean of "
-            f"{summary['final_return_episodes']} uncounted episodes."
-        )
-    lines.append(
+        episodes = f"the mean of {summary['final_return_episodes']} uncounted episodes"
+        print_plainly(f"Greedy policy: {number(summary['final_return'])}, {episodes}.", console)
+    print_plainly(
         f"{summary['steps']:,} steps, {summary['episodes']:,} episodes, "
         f"{duration(summary['seconds'])} "
-        f"({duration(summary['cpu_seconds'])} of processor, checks aside)."
+        f"({duration(summary['cpu_seconds'])} of processor, checks aside).\n",
+        console,
     )
-    return lines
+    places = [("run", str(run.path)), ("report", str(run.path / "report.html"))]
+    commands = [(what, callable_here(it)) for what, it in next_commands(summary, run.path)]
+    print_places(places + commands, console)

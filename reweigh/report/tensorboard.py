@@ -24,10 +24,14 @@ class TensorBoardWriter:
 
     def write(self, progress: Progress) -> None:
         """Adds the points of one iteration."""
-        writer = self._writer = self._writer or _open(self._folder, first_step=progress.steps)
+        if self._writer is None:
+            from torch.utils.tensorboard.writer import SummaryWriter  # a second to import
+
+            # A killed run may have left points at and after the step where it is taken up again.
+            self._writer = SummaryWriter(self._folder, purge_step=progress.steps, flush_secs=10)
         for tag, value in scalars(progress).items():
-            writer.add_scalar(tag, value, progress.steps)
-        _add_histogram(writer, progress)
+            self._writer.add_scalar(tag, value, progress.steps)
+        _add_histogram(self._writer, progress)
 
     def close(self) -> None:
         """Writes what is still in memory."""
@@ -54,13 +58,6 @@ def scalars(progress: Progress) -> dict[str, float]:
         "time/episodes": progress.episodes,
     }
     return {tag: value for tag, value in values.items() if value is not None}
-
-
-def _open(folder: Path, *, first_step: int) -> "SummaryWriter":
-    from torch.utils.tensorboard.writer import SummaryWriter  # a second to import
-
-    # A killed run may have left points at and after the step where it is taken up again.
-    return SummaryWriter(folder, purge_step=first_step, flush_secs=10)
 
 
 def _add_histogram(writer: "SummaryWriter", progress: Progress) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
-from reweigh.report.screen import Graphics, LiveDisplay, Row, ess_bar
+from reweigh.report.screen import Graphics, LiveDisplay, Row
 from reweigh.report.wording import duration, number, times
-from reweigh.train.config import TrainConfig
+from reweigh.train.config import TrainConfig, settled
 from reweigh.train.progress import Progress
 from reweigh.train.run import Run
 
@@ -90,24 +90,16 @@ def time_left(history: Sequence[Progress], config: TrainConfig) -> float:
 
 def rows(history: Sequence[Progress], config: TrainConfig, graphics: Graphics) -> Iterator[Row]:
     """How far a run is, and one row for each thing worth watching."""
-    yield _steps_row(history, config, graphics)
-    yield from _return_rows(history, config, graphics)
-    yield from _weight_rows(history, config, graphics)
-
-
-def _steps_row(history: Sequence[Progress], config: TrainConfig, graphics: Graphics) -> Row:
     now = history[-1]
     left = f"{duration(time_left(history, config))} left"
     if now.steps >= config.steps:
         left = "all taken"
     elif config.threshold is not None:
         left = f"at most {left}"
-    return (
-        "steps",
-        graphics.share(now.steps / config.steps),
-        f"{now.steps:,} of {config.steps:,}",
-        left,
-    )
+    share = graphics.bar(now.steps / config.steps)
+    yield "steps", share, f"{now.steps:,} of {config.steps:,}", left
+    yield from _return_rows(history, config, graphics)
+    yield from _weight_rows(history, config, graphics)
 
 
 def _return_rows(
@@ -133,18 +125,14 @@ def _weight_rows(
 ) -> Iterator[Row]:
     """What the weights and the last improvement look like."""
     now = history[-1]
-    ess = ess_bar(now.ess, graphics, least=config.min_ess)
+    ess = graphics.ess(now.ess, least=config.min_ess)
     yield "ESS", ess, f"{now.ess:.0%}", f"of {now.reused_steps:,} reused steps"
     largest = graphics.curve([p.max_weight for p in history], top=1.0)
     yield "weights", largest, f"largest {number(now.max_weight)}", f"mean {now.mean_weight:.2f}"
     ended = f"{IMPROVEMENT_ENDED[now.ended_by]}, {now.epochs} of {config.epochs}"
-    moved = graphics.curve([p.kl for p in history], top=config.max_kl)
+    moved = graphics.curve([p.kl for p in history], top=settled(config.max_kl))
     yield "KL", moved, f"{now.kl:.3f} of {config.max_kl:g}", ended
-    entropy = graphics.curve([p.entropy for p in history], top=-math.inf)
+    entropy = graphics.curve([p.entropy for p in history])
     yield "entropy", entropy, f"{now.entropy:.2f}", ""
-    yield (
-        "reuse",
-        graphics.curve([p.uses for p in history], top=0.0),
-        times(now.uses),
-        "each step so far",
-    )
+    uses = graphics.curve([p.uses for p in history], top=0.0)
+    yield "reuse", uses, times(now.uses), "each step so far"

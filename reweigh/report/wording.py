@@ -120,6 +120,12 @@ def print_plainly(text: str, console: Console) -> None:
     console.out(encodable(text, console), highlight=False)
 
 
+def print_places(places: Iterable[tuple[str, str]], console: Console) -> None:
+    """Prints names, and paths or commands that can be copied whole."""
+    for name, place in places:
+        print_plainly(f"  {name:<20} {place}", console)
+
+
 def say(sentence: str, console: Console, style: str = "") -> None:
     """Prints sentences, at most as wide as reads well."""
     text = Text(encodable(sentence, console), style=style, overflow="fold")

@@ -11,7 +11,7 @@ MUTATIONS = [
     (DISPLAY, "{' (best)' if progress.best else ''}", ""),
     (DISPLAY, "(config.epochs - now.epoch)", "config.epochs"),
     (DISPLAY, "best[-1] if best", "best[0] if best"),
-    (DISPLAY, "[x for x in values if math.isfinite(x)]", "values"),
+    (SCREEN, "[x for x in values if math.isfinite(x)]", "list(values)"),
     (DISPLAY, "return end.value", "return end.value and None"),
     (SCREEN, "seconds - self._printed_at >= 1", "True"),
     (SCREEN, "elif self._unprinted is not None:", "elif False:"),
