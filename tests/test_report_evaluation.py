@@ -90,7 +90,7 @@ def test_it_says_what_was_evaluated_and_how():
     ("unfinished", "note"),
     [
         (Unfinished(2, 31, 26), "2 of 26 episodes (31 steps) have no end yet and are left out."),
-        (Unfinished(1, 1, 1002), "1 of 1,002 episodes (1 step) has no end yet and is left out."),
+        (Unfinished(1, 5, 1002), "1 of 1,002 episodes (5 steps) has no end yet and is left out."),
     ],
 )
 def test_unfinished_episodes_are_said_in_one_note(unfinished, note):

@@ -1,6 +1,7 @@
 """The command line: which command runs, what is refused before it, exit statuses."""
 
-TESTS = ["test_cli.py", "test_cli_logs.py"]
+SLOW = ("longer_limit", "damaged", "full_disk", "most_likely", "infinite", "dropped", "diverged")
+TESTS = ["test_cli_logs.py", "test_cli.py", "-k", " and ".join(f"not {name}" for name in SLOW)]
 
 MAIN = "cli/__init__.py"
 NAMES = "cli/names.py"
