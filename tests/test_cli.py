@@ -262,7 +262,7 @@ def test_verify_proves_the_installation_in_json_too(reweigh, tmp_path):
     code, out, _ = reweigh("verify", small, "--json")
     assert code == 0
     rows = json.loads(out)
-    assert {"problem", "estimator", "errors", "target"} <= set(rows[0])
+    assert {"problem", "estimator", "errors", "declared"} <= set(rows[0])
     golden["problems"][0]["batch_results"]["seed"]["loss"] += 1e-6
     small.write_text(json.dumps(golden))
     code, out, _ = reweigh("verify", small)

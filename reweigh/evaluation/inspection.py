@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from reweigh.core.diagnostics import (
     WeightHealth,
     WeightReading,
-    merge_health,
     read,
     step_health,
     weight_health,
@@ -119,7 +118,7 @@ def inspection(
         parts.append(_episodes(batch))
         if policy is not None:
             part = _weights(batch, policy, versions, whole=parts[-1].whole)
-            weights = part if weights is None else _Weights(*map(merge_health, weights, part))
+            weights = part if weights is None else _Weights(*map(WeightHealth.merge, weights, part))
     e = _Episodes(*map(np.concatenate, zip(_NO_EPISODES, *parts, strict=True)))
     unfinished = ~(e.terminated | e.truncated)
     return Inspection(

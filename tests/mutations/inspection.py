@@ -15,7 +15,7 @@ MUTATIONS = [
     (FILE, "e.returns[e.whole]", "e.returns"),
     (FILE, "e.lengths[e.whole]) if", "e.lengths) if"),
     (FILE, "(e.time_start > 0)", "(e.time_start >= 0)"),
-    (FILE, "_Weights(*map(merge_health, weights, part))", "weights"),
+    (FILE, "_Weights(*map(WeightHealth.merge, weights, part))", "weights"),
     (FILE, "counted=torch.from_numpy(whole)", "counted=None"),
     (FILE, "group=group, groups", "group=group * 0, groups"),
     (FILE, "if log.schema.behaviour == MISSING", "if False"),
