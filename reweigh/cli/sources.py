@@ -93,9 +93,9 @@ def _estimator(model: str, seed: int, calibrations: "list[Calibration]") -> "Est
         from reweigh.behaviour import counts, counts_where_possible, estimate_behaviour, network
 
         models = {"auto": counts_where_possible, "counts": counts, "network": network}
-        found = estimate_behaviour(log, model=models[model], seed=seed)
-        calibrations.append(found.calibration)
-        return found.log_probs, found.description
+        estimate = estimate_behaviour(log, model=models[model], seed=seed)
+        calibrations.append(estimate.calibration)
+        return estimate.log_probs, estimate.description
 
     return estimator
 

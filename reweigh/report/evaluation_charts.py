@@ -33,11 +33,11 @@ def estimates(axes: "Axes", evaluation: Evaluation, *, names_beside: bool) -> No
     limits = extent(shown)
     axes.set_xlim(*limits)
     axes.set_ylim(len(shown) - 0.5, -0.5 if names_beside else -0.8)
-    own = evaluation.estimates.get(BEHAVIOUR)
-    if own is not None:
-        _reference(axes, own)
+    behaviour = evaluation.estimates.get(BEHAVIOUR)
+    if behaviour is not None:
+        _reference(axes, behaviour)
     for place, estimate in enumerate(shown):
-        _interval(axes, place, estimate, limits, CONTRAST if estimate is own else ACCENT)
+        _interval(axes, place, estimate, limits, CONTRAST if estimate is behaviour else ACCENT)
     (_names_beside if names_beside else _names_above)(axes, shown, chosen)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
@@ -85,11 +85,13 @@ def effective_sample_size(axes: "Axes", evaluation: Evaluation) -> None:
     axes.set_xlabel("step of the episode")
 
 
-def _reference(axes: "Axes", own: Estimate) -> None:
-    if math.isfinite(own.value):
-        axes.axvline(own.value, color=CONTRAST, linewidth=1, linestyle="--", zorder=1)
-    if math.isfinite(own.low) and math.isfinite(own.high):
-        axes.axvspan(own.low, own.high, color=CONTRAST, alpha=0.1, linewidth=0, zorder=0)
+def _reference(axes: "Axes", behaviour: Estimate) -> None:
+    if math.isfinite(behaviour.value):
+        axes.axvline(behaviour.value, color=CONTRAST, linewidth=1, linestyle="--", zorder=1)
+    if math.isfinite(behaviour.low) and math.isfinite(behaviour.high):
+        axes.axvspan(
+            behaviour.low, behaviour.high, color=CONTRAST, alpha=0.1, linewidth=0, zorder=0
+        )
 
 
 def _interval(

@@ -68,12 +68,12 @@ def write_evaluation_page(
 
 def _numbers(evaluation: Evaluation) -> dict[str, str]:
     d, chosen = said.decimals(evaluation), said.first_look(evaluation)
-    own = evaluation.estimates.get(said.BEHAVIOUR)
+    behaviour = evaluation.estimates.get(said.BEHAVIOUR)
     numbers = {}
     if chosen is not None:
         numbers[f"{chosen.method}, the estimate to look at first"] = said.with_error(chosen, d)
-    if own is not None:
-        numbers["the behaviour's own value"] = said.with_error(own, d)
+    if behaviour is not None:
+        numbers["the behaviour's own value"] = said.with_error(behaviour, d)
     if chosen is not None and chosen.weights:
         ess, share = said.size(chosen)
         numbers[f"effective sample size, {share} of the {said.unit(chosen)}"] = ess

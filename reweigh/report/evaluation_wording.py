@@ -96,13 +96,17 @@ def first_look(evaluation: Evaluation) -> Estimate | None:
 
 def standing(evaluation: Evaluation, estimate: Estimate) -> Standing | None:
     """Where an interval lies beside that of the behaviour's value; None if one is missing."""
-    own = evaluation.estimates.get(BEHAVIOUR)
-    if own is None or any(math.isnan(x) for e in (own, estimate) for x in (e.low, e.high)):
+    behaviour = evaluation.estimates.get(BEHAVIOUR)
+    if behaviour is None or any(
+        math.isnan(x) for e in (behaviour, estimate) for x in (e.low, e.high)
+    ):
         return None
-    rounding = _ROUNDING * max(abs(own.high), abs(own.low), abs(estimate.high), abs(estimate.low))
-    if estimate.low - own.high > rounding:
+    rounding = _ROUNDING * max(
+        abs(behaviour.high), abs(behaviour.low), abs(estimate.high), abs(estimate.low)
+    )
+    if estimate.low - behaviour.high > rounding:
         return "above"
-    return "below" if own.low - estimate.high > rounding else "overlaps"
+    return "below" if behaviour.low - estimate.high > rounding else "overlaps"
 
 
 def verdict(evaluation: Evaluation) -> str:
@@ -267,8 +271,10 @@ def _comparison(evaluation: Evaluation, chosen: Estimate, d: int) -> str:
 
 
 def _nothing_to_believe(evaluation: Evaluation) -> str:
-    own, d = evaluation.estimates.get(BEHAVIOUR), decimals(evaluation)
-    beside = "" if own is None else f" The behaviour's own value is {with_error(own, d)}."
+    behaviour, d = evaluation.estimates.get(BEHAVIOUR), decimals(evaluation)
+    beside = (
+        "" if behaviour is None else f" The behaviour's own value is {with_error(behaviour, d)}."
+    )
     if not of_the_policy(evaluation):
         return f"There is no estimate of the policy.{beside}"
     if not evaluation.weight_histogram:

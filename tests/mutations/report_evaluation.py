@@ -14,8 +14,8 @@ MUTATIONS = [
     (WORDING, "if e.believable and math.isfinite(e.standard_error)", "if e.believable"),
     (WORDING, "        [e for e in believable if e.method in SELF_NORMALISED],\n", ""),
     (WORDING, "        [e for e in believable if e.method != FROM_BELOW],\n", ""),
-    (WORDING, "if estimate.low - own.high > rounding", "if estimate.value > own.high"),
-    (WORDING, "own.low - estimate.high > rounding", "own.value > estimate.high"),
+    (WORDING, "if estimate.low - behaviour.high > rounding", "if estimate.value > behaviour.high"),
+    (WORDING, "behaviour.low - estimate.high > rounding", "behaviour.value > estimate.high"),
     (WORDING, 'where == "below" and chosen.method == FROM_BELOW', "False"),
     (WORDING, "if _estimated(evaluation):\n        shown", "if False:\n        shown"),
     (
