@@ -144,6 +144,7 @@ def one_line(err):
         (["resume", "nothing-here"], "is not a run"),
         (["evaluate-run", "nothing-here"], "is not a run"),
         (["report", "nothing-here"], "is not a run"),
+        (["report", "two\nlines"], "two lines is not a run"),
         (["verify", "nothing-here.json"], "nothing-here.json"),
     ],
 )
