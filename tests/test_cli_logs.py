@@ -216,6 +216,7 @@ def test_intervals_by_concentration_need_the_range_of_returns(reweigh, log):
         (("--discount", "2"), "discount must lie in"),
         (("--version", "7"), "has no policy 7"),
         (("--method", "balance-heuristic"), "is not a method for this log"),
+        (("--method", "behaviour", "truncated"), "truncated does not apply: an episode returned"),
     ],
 )
 def test_what_evaluate_refuses(reweigh, log, words, said):
