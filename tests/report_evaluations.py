@@ -48,6 +48,16 @@ ESTIMATES = (
     ),
 )
 
+NAN, INF = math.nan, math.inf
+SURE = ESTIMATES[4]
+HUGE = estimate("importance_sampling", 1.2e30, 3e29, warnings=(K_HAT,))
+LOST = estimate(
+    "per_decision", NAN, NAN, low=NAN, high=NAN, effective_sample_size=0.0, k_hat=INF,
+    warnings=("The tail of 1 episodes cannot be judged.",),
+)  # fmt: skip
+OPEN = estimate("truncated", 3.0, INF, low=-INF, high=INF, warnings=(K_HAT,))
+ALONE = without_weights("behaviour", 7.0, NAN, low=NAN, high=NAN, episodes=1)
+
 
 def evaluation(*estimates, **changes) -> Evaluation:
     """An evaluation of 1,000 episodes and 20,000 steps; of `ESTIMATES` unless others are given."""

@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,7 +18,10 @@ import torch
 import reweigh.train.loop as loop
 from reweigh import load_policy
 from reweigh.acting.evaluate import evaluate, greedy
+from reweigh.cli import COMMANDS, logs, sources
+from reweigh.data.importing import READERS
 from reweigh.data.log import TrajectoryLog
+from reweigh.evaluation import intervals
 from reweigh.train.run import Run
 
 QUICK = [
@@ -46,6 +51,12 @@ def test_train_leaves_a_run_that_everything_else_reads(reweigh):
     assert code == 0
     assert f"mean return {returns.mean():.2f}" in out
     assert f"highest {returns.max():.2f}" in out
+
+    for log in (path, path / "log"):
+        code, out, err = reweigh("inspect", log, "--policy", path)
+        assert (code, err) == (0, "")
+        assert "150 in" in out
+        assert "all steps" in out
 
     (path / "report.html").unlink()
     code, out, _ = reweigh("report", path)
@@ -133,6 +144,7 @@ def one_line(err):
         (["resume", "nothing-here"], "is not a run"),
         (["evaluate-run", "nothing-here"], "is not a run"),
         (["report", "nothing-here"], "is not a run"),
+        (["report", "two\nlines"], "two lines is not a run"),
         (["verify", "nothing-here.json"], "nothing-here.json"),
     ],
 )
@@ -251,7 +263,7 @@ def test_verify_proves_the_installation_in_json_too(reweigh, tmp_path):
     code, out, _ = reweigh("verify", small, "--json")
     assert code == 0
     rows = json.loads(out)
-    assert {"problem", "estimator", "errors", "target"} <= set(rows[0])
+    assert {"problem", "estimator", "errors", "declared"} <= set(rows[0])
     golden["problems"][0]["batch_results"]["seed"]["loss"] += 1e-6
     small.write_text(json.dumps(golden))
     code, out, _ = reweigh("verify", small)
@@ -259,12 +271,58 @@ def test_verify_proves_the_installation_in_json_too(reweigh, tmp_path):
     assert "seed" in out
 
 
-def test_import_loads_only_torch_and_numpy():
-    code = (
-        "import sys, torch, numpy; before = set(sys.modules); import reweigh;"
-        "new = {m.partition('.')[0] for m in set(sys.modules) - before};"
-        "print(sorted(m for m in new if m in {'gymnasium', 'deltalake', 'pyarrow', 'tyro', 'rich',"
-        "'tensorboard', 'matplotlib', 'safetensors', 'pandas', 'scipy'}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def modules_after(code):
+    """The packages that a fresh interpreter has loaded after running some code."""
+    ended = f"import sys\ntry:\n    {code}\nfinally:\n    print('', *sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", ended], capture_output=True, text=True)
+    return done.stdout, {name.partition(".")[0] for name in done.stderr.split()}
+
+
+def test_the_mathematics_loads_only_torch_and_numpy():
+    _, modules = modules_after("import reweigh; reweigh.recipes; reweigh.recommend")
+    assert {"torch", "numpy"} <= modules
+    assert not modules & {
+        *("gymnasium", "deltalake", "pyarrow", "tyro", "rich", "tensorboard", "matplotlib"),
+        *("safetensors", "pandas", "scipy"),
+    }
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)])
+def test_help_does_without_torch(words):
+    code = f"sys.argv = ['reweigh', *{words}]; from reweigh.cli import main; main()"
+    out, modules = modules_after(code)
+    assert not modules & {"torch", "pyarrow", "scipy", "matplotlib", "gymnasium"}
+    expected = [version("reweigh")]
+    if words[-1] == "--help":
+        expected = COMMANDS if words == ["--help"] else [f"usage: reweigh {words[0]}"]
+    assert all(name in out for name in expected), out
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ([], 2, ""),
+        (["trian"], 2, "there is no command 'trian'; try `reweigh train`"),
+        (["xyz"], 2, "there is no command 'xyz'; try `reweigh --help`"),
+        (["-h"], 0, ""),
+    ],
+)
+def test_without_a_command_there_is_the_overview(reweigh, words, status, message):
+    code, out, err = reweigh(*words)
+    assert code == status
+    assert message in err
+    assert ("evaluate-run" in out) == (not message)
+
+
+@pytest.mark.parametrize("spelling", ["bias-corrected-bootstrap", "bias_corrected_bootstrap"])
+def test_choices_are_spelled_either_way(reweigh, spelling):
+    _, _, err = reweigh("evaluate", "nowhere", "nowhere", "--interval", spelling)
+    assert "nowhere is not a trajectory log" in err
+    code, _, err = reweigh("evaluate", "nowhere", "nowhere", "--interval", "bias-corrected")
+    assert code == 2
+    assert "bias_corrected_bootstrap" in err
+
+
+def test_the_choices_of_options_are_what_python_has():
+    assert set(get_args(sources.Format)) == set(READERS)
+    assert all(callable(getattr(intervals, name)) for name in get_args(logs.IntervalName))

@@ -126,6 +126,26 @@ def test_estimated_behaviours_are_marked_and_calibrated(reweigh, steps):
     assert "nothing to estimate" in err
 
 
+def test_inspect_says_what_is_in_a_log_and_how_old_it_is(reweigh, log):
+    code, out, err = reweigh("inspect", log)
+    assert (code, err) == (0, "")
+    assert "1,800 in 600 episodes" in out
+    code, out, _ = reweigh("inspect", log, "--policy", f"{__name__}:half", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["terminated"], found["unfinished"], found["notes"]) == (600, 0, [])
+    assert found["lengths"]["mean"] == 3
+    assert found["age"]["steps"]["ess_share"] == pytest.approx(1)
+    policy = store("policies", 1.0, versions=(0, 1))
+    _, out, _ = reweigh("inspect", log, "--policy", policy, "--version", 0, "--json")
+    assert json.loads(out)["age"]["steps"]["ess_share"] == pytest.approx(1)
+    _, out, _ = reweigh("inspect", log, "--policy", policy, "--json")
+    assert json.loads(out)["age"]["steps"]["ess_share"] < 0.9
+    code, _, err = reweigh("inspect", log, "--version", 1)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no --policy was given" in err
+
+
 def test_evaluate_prints_a_table_json_and_a_page(reweigh, log):
     policy = store("policies", 0.5, versions=(0, 1))
     code, out, err = reweigh("evaluate", log, policy, "--page", "evaluation.html")
@@ -145,24 +165,30 @@ def test_evaluate_prints_a_table_json_and_a_page(reweigh, log):
     assert found["estimates"]["per_decision"]["value"] == pytest.approx(mean, rel=1e-6)
 
 
+class Appending(Half):
+    """Appends the log's episodes to it again when it is first asked."""
+
+    pending = True
+
+    def forward(self, observations):
+        if Appending.pending and len(observations) > 1:
+            Appending.pending = False
+            opened = TrajectoryLog.open("log")
+            more = opened.read()
+            opened.append(replace(more, episode=more.episode + 600))
+        return super().forward(observations)
+
+
+appending = Appending()
+
+
 def test_what_is_appended_while_evaluate_reads_twice_is_not_read(reweigh, log, monkeypatch):
     from reweigh.evaluation import evaluate as module
-    from reweigh.evaluation.sample import Sample
 
     monkeypatch.setattr(module, "IN_MEMORY", 0)
     monkeypatch.setattr(module, "_PART", 300)
-    asked = ("evaluate", log, store("policies", 0.5), "--json")
-    expected = reweigh(*asked)
-    made, more = Sample.of, TrajectoryLog.open(log).read()
-    pending = [replace(more, episode=more.episode + 600)]
-
-    def appending(*arguments, **options):
-        if pending:
-            TrajectoryLog.open(log).append(pending.pop())
-        return made(*arguments, **options)
-
-    monkeypatch.setattr(Sample, "of", appending)
-    assert reweigh(*asked) == expected
+    expected = reweigh("evaluate", log, f"{__name__}:half", "--json")
+    assert reweigh("evaluate", log, f"{__name__}:appending", "--json") == expected
     assert TrajectoryLog.open(log).summary().episodes == 1200
 
 
@@ -190,6 +216,7 @@ def test_intervals_by_concentration_need_the_range_of_returns(reweigh, log):
         (("--discount", "2"), "discount must lie in"),
         (("--version", "7"), "has no policy 7"),
         (("--method", "balance-heuristic"), "is not a method for this log"),
+        (("--method", "behaviour", "truncated"), "truncated does not apply: an episode returned"),
     ],
 )
 def test_what_evaluate_refuses(reweigh, log, words, said):
@@ -256,20 +283,28 @@ def test_learning_from_a_module_of_ones_own_says_how_to_load_it(reweigh, log):
     assert module.lean.detach()[1] > module.lean.detach()[0]
 
 
-def test_an_interrupt_says_that_nothing_was_kept_and_leaves_nothing(reweigh, log, monkeypatch):
-    from reweigh.learning.search import Search
+class Interrupting(Lean):
+    """Is interrupted in the third of the epochs, which have four minibatches each."""
 
-    passed = Search._pass
+    passes = 0
 
-    def interrupted(self, number):
-        if number == 3:
+    def forward(self, observations):
+        Interrupting.passes += torch.is_grad_enabled()
+        if Interrupting.passes > 8:
             raise KeyboardInterrupt
-        return passed(self, number)
+        return super().forward(observations)
 
-    monkeypatch.setattr(Search, "_pass", interrupted)
-    code, out, err = reweigh("learn", log)
+
+def interrupting():
+    """Makes a policy that is interrupted while it learns."""
+    return Interrupting()
+
+
+def test_an_interrupt_says_that_nothing_was_kept_and_leaves_nothing(reweigh, log):
+    code, out, err = reweigh("learn", log, "--behaviour", f"{__name__}:interrupting")
     assert code == 130
-    assert "epoch 1/100" in out
+    assert "epoch 2/100" in out
+    assert "epoch 3/100" not in out
     assert err == "reweigh: interrupted; nothing was kept\n"
     assert not Path("runs").exists()
 

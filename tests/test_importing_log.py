@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from importing_samples import episodes, expected, imported, left_behind, step_rows, write
 
 from reweigh.data import ArraySpec, Trajectories, TrajectoryLog, TrajectorySchema
-from reweigh.data.importing import READERS, Layout, Source, detect, import_log, with_log_probs
-from reweigh.data.importing.detect import open_as
+from reweigh.data.importing import READERS, Layout, Source, import_log, with_log_probs
+from reweigh.data.importing.detect import detect, open_as
 from reweigh.data.importing.unfinished import drop, keep, open_ends, refuse, truncated
 from reweigh.data.importing.write import rebatched
 from reweigh.data.schema import MISSING

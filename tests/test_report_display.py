@@ -1,51 +1,32 @@
 import io
+import math
 import re
 from dataclasses import replace
 
 import pytest
 from report_runs import CONFIG, make_run, progress
+from report_terminals import Terminal, printed
 from rich.cells import cell_len
 from rich.console import Console
 
-from reweigh.report.display import LiveDisplay, line, time_left, title
-from reweigh.report.screen import bar, sparkline
-
-
-class Terminal(io.TextIOWrapper):
-    """A terminal that keeps what it is sent."""
-
-    def __init__(self, encoding="utf-8"):
-        super().__init__(io.BytesIO(), encoding=encoding, write_through=True, newline="")
-
-    def isatty(self):
-        return True
-
-    def sent(self):
-        return self.buffer.getvalue().decode(self.encoding)
-
-
-def terminal_console(terminal, width):
-    return Console(
-        file=terminal, width=width, height=24, force_terminal=True, _environ={"TERM": "xterm"}
-    )
+from reweigh.report.screen import Graphics
+from reweigh.report.training_display import TrainingDisplay, line, time_left, title
 
 
 def show(run, console, history):
-    with LiveDisplay(run, console) as display:
+    with TrainingDisplay(run, console) as display:
         for each in history:
             display.show(each)
 
 
-def piped(run, history, encoding="utf-8", **environment):
-    raw = io.BytesIO()
-    file = io.TextIOWrapper(raw, encoding=encoding, write_through=True, newline="")
-    show(run, Console(file=file, _environ=environment), history)
-    return raw.getvalue().decode(encoding)
+def piped(run, history, **options):
+    return printed(lambda console: show(run, console, history), **options)
 
 
-def screen(sent):
-    """What is left to see: the last redrawing, without its control codes."""
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sent.rpartition("\x1b[2K")[2]).replace("\r", "")
+def shown(run, history, *, width=80, encoding="utf-8", **environment):
+    terminal = Terminal(encoding)
+    show(run, terminal.console(width, **environment), history)
+    return terminal
 
 
 def test_a_pipe_gets_a_plain_line_an_iteration(tmp_path):
@@ -81,17 +62,15 @@ def test_dropped_episodes_are_told(tmp_path):
     dropped = replace(progress(0), dropped=("episode 17: [red]cable[/red] unplugged",))
     told = "dropped an episode: episode 17: [red]cable[/red] unplugged\n"
     assert told in piped(run, [dropped])
-    terminal = Terminal()
-    show(run, terminal_console(terminal, 80), [dropped])
+    terminal = shown(run, [dropped])
     assert told.strip() in terminal.sent()
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_the_live_display_says_everything_and_fits(tmp_path, width):
     run = make_run(tmp_path / "run", [])
-    terminal = Terminal()
-    show(run, terminal_console(terminal, width), [progress(i) for i in range(12)])
-    seen = screen(terminal.sent())
+    terminal = shown(run, [progress(i) for i in range(12)], width=width)
+    seen = terminal.screen()
     assert all(cell_len(text) <= width for text in seen.splitlines())
     words = " ".join(seen.split())
     assert "…" not in words
@@ -109,10 +88,9 @@ def test_the_live_display_says_everything_and_fits(tmp_path, width):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_unicode_gets_ascii(tmp_path, encoding):
     run = make_run(tmp_path / "путь", [])
-    terminal = Terminal(encoding)
     dropped = replace(progress(3), dropped=("episode 3: кабель",))
-    show(run, terminal_console(terminal, 80), [*map(progress, range(3)), dropped])
-    seen = screen(terminal.sent())
+    terminal = shown(run, [*map(progress, range(3)), dropped], encoding=encoding)
+    seen = terminal.screen()
     assert seen.isascii()
     assert "512 of 4,000" in seen
     assert "###" in seen
@@ -120,10 +98,7 @@ def test_a_terminal_without_unicode_gets_ascii(tmp_path, encoding):
 
 def test_no_color_leaves_no_colour(tmp_path):
     run = make_run(tmp_path / "run", [])
-    terminal = Terminal()
-    environment = {"TERM": "xterm-256color", "NO_COLOR": "1"}
-    console = Console(file=terminal, width=80, height=24, force_terminal=True, _environ=environment)
-    show(run, console, [progress(0)])
+    terminal = shown(run, [progress(0)], TERM="xterm-256color", NO_COLOR="1")
     codes = re.findall(r"\x1b\[([\d;]*)m", terminal.sent())
     colours = {c for code in codes for c in code.split(";")} - {"", "0", "1", "2"}
     assert not colours
@@ -132,19 +107,17 @@ def test_no_color_leaves_no_colour(tmp_path):
 def test_a_resumed_run_shows_the_returns_before(tmp_path):
     history = [progress(i) for i in range(6)]
     run = make_run(tmp_path / "run", history)  # the loop has written the last one's line already
-    terminal = Terminal()
-    show(run, terminal_console(terminal, 80), history[-1:])
-    returns = next(t for t in screen(terminal.sent()).splitlines() if t.startswith("return"))
+    terminal = shown(run, history[-1:])
+    returns = next(t for t in terminal.screen().splitlines() if t.startswith("return"))
     assert len(re.findall("[▁▂▃▄▅▆▇█]", returns)) == 6
 
 
 def test_without_checks_the_training_return_is_held_against_the_threshold(tmp_path):
     run = make_run(tmp_path / "run", [])
-    terminal = Terminal()
     unchecked = replace(progress(2), evaluation_return=None, evaluation_episodes=0)
-    show(run, terminal_console(terminal, 80), [unchecked])
-    assert "50 of 475" in screen(terminal.sent())
-    assert "greedy" not in screen(terminal.sent())
+    terminal = shown(run, [unchecked])
+    assert "50 of 475" in terminal.screen()
+    assert "greedy" not in terminal.screen()
 
 
 @pytest.mark.parametrize(
@@ -152,8 +125,7 @@ def test_without_checks_the_training_return_is_held_against_the_threshold(tmp_pa
 )
 def test_the_colour_of_the_effective_sample_size(tmp_path, ess, colour):
     run = make_run(tmp_path / "run", [])
-    terminal = Terminal()
-    show(run, terminal_console(terminal, 80), [replace(progress(0), ess=ess)])
+    terminal = shown(run, [replace(progress(0), ess=ess)])
     row = [t for t in terminal.sent().splitlines() if "reused steps" in t][-1]
     assert set(re.findall(r"\x1b\[(3[1-3])m", row)) == {colour}
 
@@ -162,7 +134,7 @@ def test_an_error_while_training_passes_through(tmp_path):
     run = make_run(tmp_path / "run", [])
     for file in (Terminal(), io.StringIO()):
         console = Console(file=file, width=80, force_terminal=file.isatty())
-        with pytest.raises(KeyboardInterrupt), LiveDisplay(run, console):
+        with pytest.raises(KeyboardInterrupt), TrainingDisplay(run, console):
             raise KeyboardInterrupt
 
 
@@ -181,21 +153,20 @@ def test_time_left_is_that_of_the_last_ten_iterations():
     assert time_left(slow, replace(CONFIG, steps=100)) == 0
 
 
-def test_sparkline_spans_from_the_lowest_to_the_top():
-    def sketch(values, width, top, ascii_only=False):
-        return sparkline(values, width, ascii_only=ascii_only, top=top)
+def test_a_curve_spans_from_the_lowest_to_the_top():
+    graphics = Graphics(20)
+    assert graphics.curve([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert graphics.curve([0, 7], top=14) == "▁▅"
+    assert Graphics(2, ascii_only=True).curve([0, 2, 12, 16]) == "_#"
+    assert graphics.curve([3, 3]) == "▁▁"
+    assert graphics.curve([], top=475) == ""
+    assert graphics.curve([0, math.nan, 7, math.inf]) == "▁█"
 
-    assert sketch([0, 1, 2, 3, 4, 5, 6, 7], 20, float("-inf")) == "▁▂▃▄▅▆▇█"
-    assert sketch([0, 7], 20, 14) == "▁▅"
-    assert sketch([0, 2, 12, 16], 2, float("-inf"), ascii_only=True) == "_#"
-    assert sketch([3, 3], 20, float("-inf")) == "▁▁"
-    assert sketch([], 20, 475) == ""
 
-
-def test_bar_is_full_at_one():
-    assert bar(0.5, 8, ascii_only=True) == "####...."
-    assert bar(1.7, 4, ascii_only=False) == "████"
-    assert bar(0.0, 4, ascii_only=False) == "░░░░"
+def test_a_bar_is_full_at_one():
+    assert Graphics(8, ascii_only=True).bar(0.5) == "####...."
+    assert Graphics(4).bar(1.7) == "████"
+    assert Graphics(4).bar(0.0) == "░░░░"
 
 
 def test_line_leaves_out_what_was_not_measured():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from report_evaluations import estimate, without_weights
+from report_terminals import Terminal, printed, words
 from rich.cells import cell_len
 from rich.console import Console
 from torch import nn
@@ -74,50 +75,24 @@ def learnt(**changes) -> Learnt:
     return replace(made, **changes)
 
 
-class Terminal(io.TextIOWrapper):
-    """A terminal that keeps what it is sent."""
-
-    def __init__(self, encoding="utf-8"):
-        super().__init__(io.BytesIO(), encoding=encoding, write_through=True, newline="")
-
-    def isatty(self):
-        return True
-
-    def sent(self):
-        return self.buffer.getvalue().decode(self.encoding)
+def show(console, history, log):
+    with LearningDisplay(CONFIG, console, log=log) as display:
+        for each in history:
+            display.show(each)
 
 
 def shown(history, width=80, encoding="utf-8", log="runs/a/log"):
     terminal = Terminal(encoding)
-    environment = {"TERM": "xterm"}
-    console = Console(
-        file=terminal, width=width, height=24, force_terminal=True, _environ=environment
-    )
-    with LearningDisplay(CONFIG, console, log=log) as display:
-        for each in history:
-            display.show(each)
-    last = terminal.sent().rpartition("\x1b[2K")[2]
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", last).replace("\r", "")
+    show(terminal.console(width), history, log)
+    return terminal.screen()
 
 
 def piped(history, **environment):
-    raw = io.BytesIO()
-    file = io.TextIOWrapper(raw, encoding="utf-8", write_through=True, newline="")
-    with LearningDisplay(CONFIG, Console(file=file, _environ=environment), log="log") as display:
-        for each in history:
-            display.show(each)
-    return raw.getvalue().decode()
+    return printed(lambda console: show(console, history, "log"), **environment)
 
 
-def printed(made, width=80, encoding="utf-8", **options):
-    raw = io.BytesIO()
-    file = io.TextIOWrapper(raw, encoding=encoding, write_through=True, newline="")
-    print_learnt(made, Console(file=file, width=width, _environ={}), **options)
-    return raw.getvalue().decode(encoding)
-
-
-def words(text):
-    return " ".join(text.split())
+def summary(made, width=80, encoding="utf-8", **options):
+    return printed(lambda console: print_learnt(made, console, **options), width, encoding)
 
 
 # ------------------------------------------------------------------ the live display
@@ -186,7 +161,7 @@ def test_watching_shows_every_epoch_and_returns_the_outcome():
 
 
 def test_an_error_while_learning_passes_through():
-    console = Console(file=Terminal(), width=80, force_terminal=True)
+    console = Terminal().console()
     with pytest.raises(KeyboardInterrupt), LearningDisplay(CONFIG, console, log="log"):
         raise KeyboardInterrupt
 
@@ -210,7 +185,7 @@ def test_one_sentence_says_whether_an_improvement_is_shown():
 
 
 def test_the_summary_says_what_it_rests_on():
-    text = printed(learnt(), places=[("policy", "runs/a b/policy")])
+    text = summary(learnt(), places=[("policy", "runs/a b/policy")])
     rows = [re.split(r"\s{2,}", row.strip()) for row in text.splitlines() if "  " in row]
     assert ["value", "SE", "lower 95% bound", "upper 95% bound"] in rows
     assert ["behaviour", "20.31", "0.30", "19.71", "20.91"] in rows
@@ -228,7 +203,7 @@ def test_the_summary_says_what_it_rests_on():
 
 
 def test_where_nothing_was_worth_testing_nothing_is_compared():
-    text = printed(
+    text = summary(
         learnt(
             shown=False, verdict=NOT_SHOWN, comparison=None, candidate=None, notes=(),
             progress=tuple(replace(each, best=False, undone=None) for each in HISTORY),
@@ -241,14 +216,14 @@ def test_where_nothing_was_worth_testing_nothing_is_compared():
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_the_summary_fits(width):
-    text = printed(learnt(verdict=SHOWN * 3), width)
+    text = summary(learnt(verdict=SHOWN * 3), width)
     assert all(cell_len(row) <= width for row in text.splitlines())
     assert "…" not in text
 
 
 def test_the_summary_can_be_printed_where_the_encoding_lacks_a_letter():
     doubtful = learnt(verdict=f"{SHOWN} ± путь", notes=("[red]путь",))
-    text = printed(doubtful, encoding="ascii", places=[("policy", "путь")])
+    text = summary(doubtful, encoding="ascii", places=[("policy", "путь")])
     assert "+/- ????" in words(text)
     assert "[red]????" in text
 
@@ -307,5 +282,5 @@ def test_from_a_log_to_the_summary():
         made = display.watch(learning(logged(400), policy, config=config))
     assert "epoch 1/40" in raw.getvalue()
     assert made.shown
-    assert words(printed(made)).startswith("Improvement shown at 95 %:")
+    assert words(summary(made)).startswith("Improvement shown at 95 %:")
     assert json.loads(learnt_json(made))["shown"] is True

@@ -114,7 +114,7 @@ def test_durations_and_times():
 
 def test_nothing_heavy_is_imported_before_it_is_used():
     code = (
-        "import sys, reweigh, reweigh.report.page, reweigh.report.display,"
+        "import sys, reweigh, reweigh.report.run_page, reweigh.report.training_display,"
         " reweigh.report.tensorboard;"
         "print([m for m in ('matplotlib', 'tensorboard') if m in sys.modules])"
     )

@@ -1,32 +1,21 @@
-"""Commands that judge and improve policies from a log alone: evaluate, learn."""
+"""Commands around a log: what it holds, what a policy is worth, and a better policy."""
 
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from reweigh.acting.stored import load_policy, stored_policy
 from reweigh.cli.folders import next_free, open_log
-from reweigh.data.log import TrajectoryLog
-from reweigh.data.policies import PolicyStore
-from reweigh.evaluation.estimating import Estimator
-from reweigh.evaluation.importance import truncated
-from reweigh.evaluation.intervals import (
-    ConfidenceInterval,
-    bias_corrected_bootstrap,
-    bootstrap,
-    empirical_bernstein,
-    hoeffding,
-    normal,
-    of_returns,
-    student_t,
-)
-from reweigh.evaluation.mixtures import balance_heuristic
+from reweigh.cli.names import known_names
 from reweigh.learning.config import LearnConfig
+
+if TYPE_CHECKING:
+    from reweigh.data.log import TrajectoryLog
+    from reweigh.evaluation.estimating import Estimator
+    from reweigh.evaluation.intervals import ConfidenceInterval
 
 NOT_SHOWN = 3
 """Exit status of `learn` where no improvement is shown."""
@@ -35,17 +24,51 @@ INTERRUPTED = 130
 LEARN_DEFAULTS = LearnConfig()
 
 IntervalName = Literal[
-    "normal", "student-t", "bootstrap", "bias-corrected", "hoeffding", "empirical-bernstein"
+    "normal",
+    "student_t",
+    "bootstrap",
+    "bias_corrected_bootstrap",
+    "hoeffding",
+    "empirical_bernstein",
 ]
-INTERVALS: dict[str, ConfidenceInterval] = {
-    "normal": normal,
-    "student-t": student_t,
-    "bootstrap": bootstrap,
-    "bias-corrected": bias_corrected_bootstrap,
-}
-CONCENTRATION = {"hoeffding": hoeffding, "empirical-bernstein": empirical_bernstein}
+"""Functions of `evaluation.intervals`."""
+CONCENTRATION = ("hoeffding", "empirical_bernstein")
+"""Intervals that hold for every sample, of returns whose range is known."""
 OF_KNOWN_RANGE = ("behaviour", "truncated")
 """Methods whose terms have a range that is known before the log is seen."""
+
+
+def inspect(
+    log: Positional[Path],
+    policy: str | None = None,
+    version: int | None = None,
+    json: bool = False,
+) -> int:
+    """Says what a log holds, what it lacks, and how old its steps are to a policy.
+
+    Args:
+        log: Folder of the log, or of the run that has it.
+        policy: Folder of a run or of policies, or module:name of one in Python.
+        version: Which of the folder's policies; the newest by default.
+        json: Print JSON instead of tables.
+    """
+    from rich.console import Console
+
+    from reweigh.acting.stored import load_policy
+    from reweigh.evaluation.inspection import inspection
+    from reweigh.report.inspection import inspection_json, print_inspection
+
+    if version is not None and policy is None:
+        raise ValueError(f"version is {version}, but no --policy was given to take it from")
+    opened = open_log(log)
+    target = None if policy is None else load_policy(policy, version)
+    with Console(stderr=True).status("Reading the log"):
+        inspected = inspection(opened, target)
+    if json:
+        print(inspection_json(inspected))
+    else:
+        print_inspection(inspected, Console(), log=str(log))
+    return 0
 
 
 def evaluate(
@@ -54,32 +77,34 @@ def evaluate(
     version: int | None = None,
     discount: float = 1.0,
     method: tuple[str, ...] = (),
-    interval: IntervalName = "student-t",
+    interval: IntervalName = "student_t",
     level: float = 0.95,
     return_range: tuple[float, float] | None = None,
     maximum_weight: float = 10.0,
     page: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Say what a policy is worth, from logged episodes of other policies alone.
+    """Says what a policy is worth, from logged episodes of other policies alone.
 
     Args:
         log: Folder of the log, or of the run that has it.
         policy: Folder of a run or of policies, or module:name of one in Python.
         version: Which of the folder's policies; the newest by default.
         discount: Discount per step.
-        method: Estimators to ask, such as per-decision; by default all that apply.
+        method: Estimators to ask, such as per_decision; by default all that apply.
         interval: How confidence intervals are made.
         level: Their level.
-        return_range: Lowest and highest return possible; hoeffding and empirical-bernstein need it.
+        return_range: Lowest and highest return possible; hoeffding and empirical_bernstein need it.
         maximum_weight: Where the estimator `truncated` cuts trajectory weights.
         page: Also write a page with pictures to this file.
         json: Print JSON instead of a table.
     """
     from rich.console import Console
 
+    from reweigh.acting.stored import load_policy
     from reweigh.evaluation.evaluate import BY_PARTS, ON_THE_WHOLE, default_methods
     from reweigh.evaluation.evaluate import evaluate as evaluate_policy
+    from reweigh.evaluation.importance import truncated
     from reweigh.report.evaluation_page import write_evaluation_page
     from reweigh.report.evaluation_table import evaluation_json, print_evaluation
 
@@ -97,12 +122,13 @@ def evaluate(
     }
     if interval in CONCENTRATION:
         methods = {name: methods[name] for name in OF_KNOWN_RANGE}
-    asked = _chosen(method, methods) if method else methods
+    names = known_names(method, methods, "a method for this log and interval")
+    asked = {name: methods[name] for name in names or methods}
     with Console(stderr=True).status(f"Asking {len(asked)} methods about {steps:,} steps"):
         evaluation = evaluate_policy(
             opened, target, discount=discount, methods=asked, interval=made, level=level
         )
-    for name in _chosen(method, methods):
+    for name in names:
         evaluation[name]  # refused if it was asked for and does not apply
     if page is not None:
         write_evaluation_page(evaluation, page, policy=policy, log=str(log))
@@ -121,7 +147,7 @@ def learn(
     out: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Improve a policy from a log alone, and test on episodes kept for it that it is better.
+    """Improves a policy from a log alone, and tests on episodes kept for it that it is better.
 
     The exit status is 0 if an improvement is shown, and 3 if none is: the behaviour is then kept.
 
@@ -173,27 +199,19 @@ def _learn(
     return 0 if learnt.shown else NOT_SHOWN
 
 
-def _chosen(methods: Sequence[str], known: Mapping[str, Estimator]) -> dict[str, Estimator]:
-    """The estimators of the given names, whose words may be joined by hyphens."""
-    names = [method.replace("-", "_") for method in methods]
-    for method, name in zip(methods, names, strict=True):
-        if name not in known:
-            listed = ", ".join(sorted(known)).replace("_", "-")
-            raise ValueError(
-                f"{method!r} is not a method for this log and interval: there are {listed}"
-            )
-    return {name: known[name] for name in names}
-
-
 def _require_writable(page: Path) -> None:
-    """Refuse a file that cannot be written, before there is anything to lose."""
+    """Requires a path that a file can be written to, and makes its folder."""
     if page.is_dir():
         raise ValueError(f"{page} is a folder; give the page a name, such as {page}/page.html")
     page.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _mixtures(log: TrajectoryLog) -> dict[str, Estimator]:
+def _mixtures(log: "TrajectoryLog") -> "dict[str, Estimator]":
     """The balance heuristic, if the policies that sampled the log lie beside it."""
+    from reweigh.acting.stored import stored_policy
+    from reweigh.data.policies import PolicyStore
+    from reweigh.evaluation.mixtures import balance_heuristic
+
     store = PolicyStore(log.path.parent / "policies")
     versions = log.summary().steps_by_policy
     if not set(versions) <= set(store.versions()):
@@ -202,12 +220,15 @@ def _mixtures(log: TrajectoryLog) -> dict[str, Estimator]:
     return {"balance_heuristic": partial(balance_heuristic, sources=sources)}
 
 
-def _interval(name: IntervalName, return_range: tuple[float, float] | None) -> ConfidenceInterval:
-    if name in INTERVALS:
-        return INTERVALS[name]
+def _interval(name: IntervalName, return_range: tuple[float, float] | None) -> "ConfidenceInterval":
+    from reweigh.evaluation import intervals
+
+    function = getattr(intervals, name)
+    if name not in CONCENTRATION:
+        return function
     if return_range is None:
         raise ValueError(
             f"{name} holds for returns of a known range: give --return-range LOW HIGH, which no "
             "policy's return can leave"
         )
-    return of_returns(CONCENTRATION[name], lowest=return_range[0], highest=return_range[1])
+    return intervals.of_returns(function, lowest=return_range[0], highest=return_range[1])

@@ -12,10 +12,11 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from reweigh.cli.folders import next_free
 from reweigh.train.config import TrainConfig
-from reweigh.train.run import Run
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from reweigh.train.run import Run
 
 WITHOUT_REUSE = "without-reuse"
 """Folder, inside a run, of the run that it is compared with."""
@@ -24,7 +25,7 @@ WITHOUT_REUSE = "without-reuse"
 def train(
     config: OmitArgPrefixes[TrainConfig], out: Path | None = None, compare: bool = False
 ) -> int:
-    """Train a policy in a Gymnasium environment, reusing the steps that older policies took.
+    """Trains a policy in a Gymnasium environment, reusing the steps that older policies took.
 
     Args:
         config: What to train and how.
@@ -46,7 +47,7 @@ def resume(
     minutes: float | None = None,
     threshold: float | None = None,
 ) -> int:
-    """Go on with a run exactly where it stopped.
+    """Goes on with a run exactly where it stopped.
 
     Args:
         run: Folder of the run.
@@ -54,6 +55,8 @@ def resume(
         minutes: A new limit of minutes, those of the run so far included.
         threshold: A new threshold for a run that has reached its own; inf for none.
     """
+    from reweigh.train.run import Run
+
     paths = [p for p in (run, run / WITHOUT_REUSE) if p == run or p.exists()]
     runs = [Run.open(path) for path in paths]
     for each in runs:
@@ -64,7 +67,7 @@ def resume(
 def evaluate_run(
     run: Positional[Path], episodes: int = 100, version: int | None = None, seed: int = 1
 ) -> int:
-    """Play a run's policy greedily and print its returns.
+    """Plays a run's policy greedily and prints its returns.
 
     Args:
         run: Folder of the run.
@@ -73,6 +76,7 @@ def evaluate_run(
         seed: Seed of the episodes.
     """
     from reweigh.acting.evaluate import evaluate
+    from reweigh.train.run import Run
 
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; it must be at least 1")
@@ -97,12 +101,13 @@ def evaluate_run(
 
 
 def report(run: Positional[Path]) -> int:
-    """Write the page of a run again.
+    """Writes the page of a run again.
 
     Args:
         run: Folder of the run.
     """
-    from reweigh.report.page import write_report
+    from reweigh.report.run_page import write_report
+    from reweigh.train.run import Run
 
     compared = run / WITHOUT_REUSE
     other = Run.open(compared) if compared.exists() else None
@@ -111,7 +116,7 @@ def report(run: Positional[Path]) -> int:
 
 
 def verify(file: Positional[Path | None] = None, json: bool = False) -> int:
-    """Prove this installation: every estimator against exact results.
+    """Proves this installation: every estimator against exact results.
 
     Args:
         file: A golden file; by default the one that ships with the package.
@@ -131,11 +136,11 @@ def verify(file: Positional[Path | None] = None, json: bool = False) -> int:
     return 0 if all(row.passed for row in rows) else 1
 
 
-def _drive(runs: Sequence[Run]) -> int:
-    """Go on with each run, show it, and leave a summary and a page behind."""
+def _drive(runs: "Sequence[Run]") -> int:
+    """Goes on with each run, shows it, and leaves a summary and a page behind."""
     from rich.console import Console
 
-    from reweigh.report.page import write_report
+    from reweigh.report.run_page import write_report
     from reweigh.report.summary import print_summary, summarise, write_summary
     from reweigh.report.wording import callable_here, print_plainly
     from reweigh.train.loop import finished
@@ -169,16 +174,16 @@ def _drive(runs: Sequence[Run]) -> int:
     return 130 if interrupted else 0
 
 
-def _watch(run: Run, console: "Console") -> None:
-    """Train to the end, showing every iteration."""
-    from reweigh.report.display import LiveDisplay
+def _watch(run: "Run", console: "Console") -> None:
+    """Trains to the end and shows every iteration."""
     from reweigh.report.tensorboard import TensorBoardWriter
+    from reweigh.report.training_display import TrainingDisplay
     from reweigh.train.loop import train as iterations
     from reweigh.train.start import collect_here
 
     collect = collect_here(run)
     board = TensorBoardWriter(run.path / "tensorboard")
-    with closing(board), LiveDisplay(run, console) as display:
+    with closing(board), TrainingDisplay(run, console) as display:
         for progress in iterations(run, collect):
             display.show(progress)
             board.write(progress)

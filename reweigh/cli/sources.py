@@ -5,23 +5,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from reweigh.cli.folders import open_log
-from reweigh.data.importing import READERS, Layout, detect
-from reweigh.data.importing.detect import open_as
-from reweigh.data.importing.layout import BY_USUAL_NAMES
-from reweigh.data.log import TrajectoryLog
+from reweigh.data.importing.layout import BY_USUAL_NAMES, Layout
 
 if TYPE_CHECKING:
     from reweigh.behaviour import Calibration
     from reweigh.data.importing.folder import Progress
     from reweigh.data.importing.write import Estimator, LogProbs
+    from reweigh.data.log import TrajectoryLog
 
 Format = Literal["log", "minari", "parquet", "csv", "jsonl", "hdf5", "npz"]
-assert set(get_args(Format)) == set(READERS)
+"""`importing.READERS`."""
 
 
 def import_(
@@ -34,7 +32,7 @@ def import_(
     behaviour_model: Literal["auto", "counts", "network"] = "auto",
     seed: int = 0,
 ) -> int:
-    """Make a log of trajectories that others recorded.
+    """Makes a log of trajectories that others recorded.
 
     Args:
         source: A file, a folder, or the name of a Minari dataset of this machine.
@@ -48,6 +46,7 @@ def import_(
     """
     from reweigh.data.importing import import_log
     from reweigh.data.importing import unfinished as ends
+    from reweigh.data.importing.detect import detect, open_as
 
     rules = {
         "refuse": ends.refuse,
@@ -74,7 +73,7 @@ def import_(
 
 
 def export(log: Positional[Path], target: Positional[Path]) -> int:
-    """Write a log as a Parquet file or a Minari dataset; importing that gives the same log again.
+    """Writes a log as a Parquet file or a Minari dataset; importing that gives the same log again.
 
     Args:
         log: Folder of the log, or of the run that has it.
@@ -90,20 +89,20 @@ def export(log: Positional[Path], target: Positional[Path]) -> int:
 def _estimator(model: str, seed: int, calibrations: "list[Calibration]") -> "Estimator":
     """What `import_log` learns log-probabilities by; notes how far to believe them."""
 
-    def estimator(log: TrajectoryLog) -> "tuple[LogProbs, str]":
+    def estimator(log: "TrajectoryLog") -> "tuple[LogProbs, str]":
         from reweigh.behaviour import counts, counts_where_possible, estimate_behaviour, network
 
         models = {"auto": counts_where_possible, "counts": counts, "network": network}
-        found = estimate_behaviour(log, model=models[model], seed=seed)
-        calibrations.append(found.calibration)
-        return found.log_probs, found.description
+        estimate = estimate_behaviour(log, model=models[model], seed=seed)
+        calibrations.append(estimate.calibration)
+        return estimate.log_probs, estimate.description
 
     return estimator
 
 
 @contextmanager
 def _bar(what: str) -> "Iterator[Progress | None]":
-    """A progress bar of steps on a terminal, and nothing elsewhere."""
+    """A progress bar of steps on a terminal; None elsewhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     if not sys.stderr.isatty():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,15 @@ class Estimate:
         return not self.warnings
 
 
+class Unfinished(NamedTuple):
+    """What an evaluation left out because it has no end yet."""
+
+    episodes: int
+    steps: int
+    of_episodes: int
+    """Episodes of the log, the unfinished ones among them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """How good a policy is, by every estimator that was asked.
@@ -71,6 +81,8 @@ class Evaluation:
     open; empty if there are no weights, since the behaviour's log-probabilities are missing."""
     ess_by_time: tuple[float, ...]
     """Effective sample size of the product of ratios so far, at each time, in episodes."""
+    unfinished: Unfinished | None = None
+    """None if every episode of the log has an end."""
 
     def __getitem__(self, method: str) -> Estimate:
         """The estimate of an estimator.

@@ -1,13 +1,13 @@
 """The charts of a run: each function paints one on the axes it is given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reweigh.report.svg import ACCENT, CONTRAST, MUTED, SURFACE, THIRD
 from reweigh.report.wording import number
-from reweigh.train.progress import HISTOGRAM_BINS, Progress
+from reweigh.train.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,15 +17,9 @@ History = Sequence[Progress]
 
 
 def points(history: History, measure: Measure) -> tuple[list[int], list[float]]:
-    """Return the steps at which something was measured, and its values."""
+    """The steps at which something was measured, and its values."""
     measured = [(p.steps, value) for p in history if (value := measure(p)) is not None]
     return [steps for steps, _ in measured], [value for _, value in measured]
-
-
-def weight_shares(progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-    """Return the reused steps' shares by log10 weight, `[B]`, and the bins' edges, `[B + 1]`."""
-    counts = np.array(progress.weight_histogram, dtype=float)
-    return counts / max(counts.sum(), 1.0), np.linspace(-2, 2, HISTOGRAM_BINS + 1)
 
 
 def learning_curve(
@@ -36,7 +30,7 @@ def learning_curve(
     threshold: float | None,
     legend_columns: int,
 ) -> None:
-    """Paint the return over environment steps, beside that of the run without reuse."""
+    """Paints the return over environment steps, beside that of the run without reuse."""
     if compared is not None:
         _returns(axes, compared, CONTRAST, ", without reuse")
     _returns(axes, history, ACCENT, "" if compared is None else ", with reuse")
@@ -60,7 +54,7 @@ def learning_curve(
 
 
 def mark_reached(axes: "Axes", history: History, steps: int, colour: str, *, height: float) -> None:
-    """Mark where the threshold was reached; its steps are written at a height from 0 to 1."""
+    """Marks where the threshold was reached; its steps are written at a height from 0 to 1."""
     values = dict(zip(*points(history, greedy_or_training_return), strict=True))
     if steps in values:
         ring = {"markersize": 7, "markeredgecolor": SURFACE, "zorder": 5}
@@ -80,40 +74,42 @@ def mark_reached(axes: "Axes", history: History, steps: int, colour: str, *, hei
 
 
 def greedy_or_training_return(progress: Progress) -> float | None:
-    """Return the check's return, or that of the training episodes where there was no check."""
+    """The check's return, or that of the training episodes where there was no check."""
     checked = progress.evaluation_return
     return progress.training_return if checked is None else checked
 
 
 def over_steps(axes: "Axes", history: History, measure: Measure) -> None:
-    """Paint one measure over environment steps."""
+    """Paints one measure over environment steps."""
     _curve(axes, points(history, measure), color=ACCENT)
     _steps_axis(axes)
 
 
 def kl(axes: "Axes", history: History, *, limit: float) -> None:
-    """Paint how far each improvement moved the policy, and the limit that ends it."""
+    """Paints how far each improvement moved the policy, and the limit that ends it."""
     over_steps(axes, history, lambda p: p.kl)
     _limit(axes, limit)
     axes.set_ylim(bottom=0)
 
 
-def effective_sample_size(axes: "Axes", history: History, *, least: float) -> None:
-    """Paint the effective sample size of each improvement, as a share of the reused steps."""
+def ess(axes: "Axes", history: History, *, least: float) -> None:
+    """Paints the effective sample size of each improvement, as a share of the reused steps."""
     over_steps(axes, history, lambda p: p.ess)
     axes.fill_between(*points(history, lambda p: p.ess), color=ACCENT, alpha=0.15, linewidth=0)
     _limit(axes, least)
     _percent(axes)
 
 
-def effective_sample_size_by_age(axes: "Axes", progress: Progress) -> None:
-    """Paint the effective sample size of each policy's own steps, the newest policy at the left."""
-    _by_age(axes, progress.ess_by_age)
+def ess_by_age(axes: "Axes", progress: Progress) -> None:
+    """Paints the effective sample size of each policy's own steps, the newest at the left."""
+    edges = np.arange(len(progress.ess_by_age) + 1) - 0.5
+    axes.stairs(progress.ess_by_age, edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
+    _ages_axis(axes)
     _percent(axes)
 
 
 def mean_weight_by_age(axes: "Axes", progress: Progress) -> None:
-    """Paint the mean weight of each policy's own steps, around its expectation 1."""
+    """Paints the mean weight of each policy's own steps, around its expectation 1."""
     ages = range(len(progress.mean_weight_by_age))
     _limit(axes, 1)
     axes.plot(ages, progress.mean_weight_by_age, "o-", color=ACCENT, markersize=3.5, linewidth=1)
@@ -122,18 +118,21 @@ def mean_weight_by_age(axes: "Axes", progress: Progress) -> None:
     _ages_axis(axes)
 
 
-def weight_histogram(axes: "Axes", progress: Progress) -> None:
-    """Paint how the weights of the reused steps are spread, by their log10."""
-    shares, edges = weight_shares(progress)
+def weight_histogram(
+    axes: "Axes", counts: Sequence[int], *, ticks: Mapping[int, str], label: str
+) -> None:
+    """Paints shares of weights by their log10, in equal bins from the first tick to the last."""
+    shares = np.array(counts) / max(sum(counts), 1)
+    edges = np.linspace(min(ticks), max(ticks), len(counts) + 1)
     axes.stairs(shares, edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
     axes.axvline(0, color=MUTED, linewidth=1, linestyle="--")
-    axes.set_xticks([-2, -1, 0, 1, 2], ["≤ 0.01", "0.1", "1", "10", "≥ 100"])
-    axes.set_xlabel("weight")
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xlabel(label)
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
 
 
 def epochs(axes: "Axes", history: History) -> None:
-    """Paint how many passes each improvement made, and why it ended."""
+    """Paints how many passes each improvement made, and why it ended."""
     for ended_by, meaning, marker, colour in (
         ("epochs", "all passes done", "^", THIRD),
         ("kl", "KL limit", "o", ACCENT),
@@ -163,12 +162,6 @@ def _returns(axes: "Axes", history: History, colour: str, suffix: str) -> None:
 def _curve(axes: "Axes", measured: tuple[list[int], list[float]], **style: Any) -> None:
     # A curve of one point would not be seen.
     axes.plot(*measured, marker="o" if len(measured[0]) == 1 else "", **style)
-
-
-def _by_age(axes: "Axes", values: Sequence[float]) -> None:
-    edges = np.arange(len(values) + 1) - 0.5
-    axes.stairs(values, edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
-    _ages_axis(axes)
 
 
 def _limit(axes: "Axes", value: float) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reweigh.evaluation.estimates import Estimate, Evaluation
-from reweigh.evaluation.profile import LIMIT
 from reweigh.report.evaluation_wording import BEHAVIOUR, first_look, in_order
 from reweigh.report.svg import ACCENT, CONTRAST, INK, MUTED
 from reweigh.report.wording import number
@@ -21,24 +20,24 @@ _LEAST_ESS = 0.8
 
 
 def estimates(axes: "Axes", evaluation: Evaluation, *, names_beside: bool) -> None:
-    """Paint all estimates and their intervals below each other, and the behaviour's value.
+    """Paints all estimates and their intervals below each other, and the behaviour's value.
 
     Those that should not be believed are pale, and end in an arrow where they leave the picture.
 
     Args:
         axes: Where.
-        evaluation: What was found.
+        evaluation: The estimates.
         names_beside: Whether there is room for the names at the left; else each is above its line.
     """
     shown, chosen = in_order(evaluation), first_look(evaluation)
     limits = extent(shown)
     axes.set_xlim(*limits)
     axes.set_ylim(len(shown) - 0.5, -0.5 if names_beside else -0.8)
-    own = evaluation.estimates.get(BEHAVIOUR)
-    if own is not None:
-        _reference(axes, own)
+    behaviour = evaluation.estimates.get(BEHAVIOUR)
+    if behaviour is not None:
+        _reference(axes, behaviour)
     for place, estimate in enumerate(shown):
-        _interval(axes, place, estimate, limits, CONTRAST if estimate is own else ACCENT)
+        _interval(axes, place, estimate, limits, CONTRAST if estimate is behaviour else ACCENT)
     (_names_beside if names_beside else _names_above)(axes, shown, chosen)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
@@ -48,7 +47,7 @@ def estimates(axes: "Axes", evaluation: Evaluation, *, names_beside: bool) -> No
 
 
 def extent(shown: Sequence[Estimate]) -> tuple[float, float]:
-    """Return the values from which to which estimates are drawn.
+    """The values from which to which estimates are drawn.
 
     Those that can be believed are shown whole. Others may widen the picture to three times theirs.
     """
@@ -67,19 +66,8 @@ def extent(shown: Sequence[Estimate]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def weight_histogram(axes: "Axes", evaluation: Evaluation) -> None:
-    """Paint how the weights of whole episodes are spread, by their log10."""
-    counts = np.array(evaluation.weight_histogram, dtype=float)
-    edges = np.linspace(-LIMIT, LIMIT, len(counts) + 1)
-    axes.stairs(counts / counts.sum(), edges, fill=True, color=ACCENT, alpha=0.8, linewidth=0)
-    axes.axvline(0, color=MUTED, linewidth=1, linestyle="--")
-    axes.set_xticks([-4, -2, 0, 2, 4], ["≤ 0.0001", "0.01", "1", "100", "≥ 10,000"])
-    axes.set_xlabel("weight of the episode")
-    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-
-
 def effective_sample_size(axes: "Axes", evaluation: Evaluation) -> None:
-    """Paint the effective sample size over the time in the episode, by its log if it falls much."""
+    """Paints the effective sample size over time in the episode, by its log if it falls much."""
     sizes = np.array(evaluation.ess_by_time)
     steps = np.arange(len(sizes))
     if sizes.min() < sizes.max() / _STEEP:
@@ -97,17 +85,19 @@ def effective_sample_size(axes: "Axes", evaluation: Evaluation) -> None:
     axes.set_xlabel("step of the episode")
 
 
-def _reference(axes: "Axes", own: Estimate) -> None:
-    if math.isfinite(own.value):
-        axes.axvline(own.value, color=CONTRAST, linewidth=1, linestyle="--", zorder=1)
-    if math.isfinite(own.low) and math.isfinite(own.high):
-        axes.axvspan(own.low, own.high, color=CONTRAST, alpha=0.1, linewidth=0, zorder=0)
+def _reference(axes: "Axes", behaviour: Estimate) -> None:
+    if math.isfinite(behaviour.value):
+        axes.axvline(behaviour.value, color=CONTRAST, linewidth=1, linestyle="--", zorder=1)
+    if math.isfinite(behaviour.low) and math.isfinite(behaviour.high):
+        axes.axvspan(
+            behaviour.low, behaviour.high, color=CONTRAST, alpha=0.1, linewidth=0, zorder=0
+        )
 
 
 def _interval(
     axes: "Axes", place: int, estimate: Estimate, limits: tuple[float, float], colour: str
 ) -> None:
-    """Paint an interval with its value; arrows point to what lies beyond the limits."""
+    """Paints an interval with its value; arrows point to what lies beyond the limits."""
     style = {"color": colour, "alpha": 1.0 if estimate.believable else _PALE}
     left, right = limits
     ends = [x for x in (estimate.low, estimate.value, estimate.high) if not math.isnan(x)]

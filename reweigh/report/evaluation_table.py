@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -12,28 +12,23 @@ from rich.table import Table
 
 from reweigh.evaluation.estimates import Evaluation
 from reweigh.evaluation.profile import LIMIT
-from reweigh.report import evaluation_figures as numbers
 from reweigh.report import evaluation_wording as said
-from reweigh.report.as_json import as_json
-from reweigh.report.paragraphs import GAP, cells, print_list, say
+from reweigh.report.wording import GAP, as_json, cells, print_list, say
 
 _INTERVAL = 2
 _LEAST_NAME = 20
+_STYLES = {"behaviour": "", "doubted": "dim", "first": "bold", "": ""}
 
 
-class Row(NamedTuple):
-    """A line of the table."""
-
-    name: str
-    figures: tuple[str, ...]
-    style: str = ""
+_Line = tuple[str, tuple[str, ...], str]
+"""A name, figures, and their style."""
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Print an evaluation for people to read: what of, each estimate, doubts, what to make of it.
+    """Prints an evaluation: what was evaluated, each estimate, doubts, what to make of them.
 
     Args:
-        evaluation: What was found.
+        evaluation: The estimates.
         console: Where to print. Its width decides whether an estimate takes one line or two.
     """
     say(said.title(evaluation), console, "bold")
@@ -42,16 +37,20 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     _print_rows(list(_rows(evaluation)), console)
     console.print()
     say(f"{said.key(evaluation)}\n", console, "dim")
-    print_list(f"{said.DOUBTED}:", _numbered(evaluation), console)
+    doubts = [(f"[{number}]", why) for why, number in said.doubts(evaluation).items()]
+    print_list(f"{said.DOUBTED}:", doubts, console)
     say(said.verdict(evaluation), console, "bold")
     console.print()
-    print_list("Left out:", _left_out(evaluation), console)
+    left_out = said.left_out(evaluation).items()
+    print_list(
+        "Left out:", [("-", f"{', '.join(names)}: {why}") for why, names in left_out], console
+    )
 
 
 def evaluation_json(evaluation: Evaluation) -> str:
-    """Return everything about an evaluation as strict JSON.
+    """Everything about an evaluation as strict JSON.
 
-    Beside the fields of `Evaluation` and `Estimate` it tells which estimate to look at first, how
+    Beside the fields of `Evaluation` and `Estimate`: which estimate to look at first, how
     its interval lies beside the behaviour's, and the range of the histogram. Numbers that JSON does
     not have, NaN and the infinities, are null.
     """
@@ -66,53 +65,42 @@ def evaluation_json(evaluation: Evaluation) -> str:
     return as_json(content)
 
 
-def _numbered(evaluation: Evaluation) -> list[tuple[str, str]]:
-    return [(f"[{number}]", why) for why, number in said.doubts(evaluation).items()]
-
-
-def _left_out(evaluation: Evaluation) -> list[tuple[str, str]]:
-    return [("-", f"{', '.join(names)}: {why}") for why, names in said.left_out(evaluation).items()]
-
-
-def _rows(evaluation: Evaluation) -> Iterator[Row]:
+def _rows(evaluation: Evaluation) -> Iterator[_Line]:
     """The head, and a row for each estimate: the behaviour's own value first and set apart."""
-    heads = (*numbers.heads(evaluation.level), "doubts")
-    yield Row("estimator", heads, "bold")
-    d, notes = said.decimals(evaluation), said.doubts(evaluation)
-    chosen = said.first_look(evaluation)
-    for e in said.in_order(evaluation):
-        doubts = ",".join(str(number) for number in sorted(notes[w] for w in e.warnings))
-        figures = (*numbers.row(e, d), f"[{doubts}]" if doubts else "")
-        yield Row(e.method, figures, "dim" if doubts else "bold" if e is chosen else "")
-        if e.method == said.BEHAVIOUR and len(evaluation.estimates) > 1:
-            yield Row("", ("",) * len(heads))
+    yield "estimator", tuple(said.heads(evaluation)), "bold"
+    for name, figures, doubts, kind in said.rows(evaluation):
+        noted = f"[{','.join(map(str, doubts))}]" if doubts else ""
+        yield name, (*figures.values(), noted), _STYLES[kind]
+        if kind == "behaviour" and len(evaluation.estimates) > 1:
+            yield "", ("",) * (len(figures) + 1), ""
 
 
-def _print_rows(rows: Sequence[Row], console: Console) -> None:
-    """Print a line for each row, or two where the console is too narrow: the name, the figures."""
-    widths = [max(map(cell_len, column)) for column in zip(*(r.figures for r in rows), strict=True)]
+def _print_rows(rows: Sequence[_Line], console: Console) -> None:
+    """Prints a line for each row, or two where the console is too narrow: the name, the figures."""
+    columns = list(zip(*(figures for _, figures, _ in rows), strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
     left = console.width - sum(GAP + width for width in widths)
-    names = max(cell_len(row.name) for row in rows)
+    names = max(cell_len(name) for name, *_ in rows)
     if left >= min(names, _LEAST_NAME):
         table = _table([min(names, left), *widths], justify="left")
-        for row in rows:
-            name = _folded(row.name, min(names, left))
-            table.add_row(*cells((name, *row.figures), console), style=row.style)
+        for name, figures, style in rows:
+            name = _folded(name, min(names, left))
+            table.add_row(*cells((name, *figures), console), style=style)
         console.print(table)
         return
     # The interval is what can take several lines: it has spaces.
-    words = " ".join(row.figures[_INTERVAL] for row in rows).split()
+    words = " ".join(columns[_INTERVAL]).split()
     widths[_INTERVAL] = max(widths[_INTERVAL] + min(left, 0), *map(cell_len, words))
-    for row in rows:
-        say(row.name, console, row.style)
-        if row.name:
+    for name, figures, style in rows:
+        say(name, console, style)
+        if name:
             table = _table(widths, justify="right")
-            table.add_row(*cells(row.figures, console), style=row.style)
+            table.add_row(*cells(figures, console), style=style)
             console.print(Padding(table, (0, 0, 0, GAP)))
 
 
 def _folded(name: str, width: int) -> str:
-    """Break a name after underscores, so that its parts fit."""
+    """A name broken after underscores, so that its parts fit."""
     lines = [""]
     for part in re.findall("[^_]*_|[^_]+$", name):
         if lines[-1] and cell_len(lines[-1] + part) > width:

@@ -1,14 +1,21 @@
-"""What there is to say of an evaluation: which estimate to look at first, and what it shows."""
+"""An evaluation in words: its figures, which estimate to look at first, and what it shows."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from reweigh.data.schema import MISSING, RECORDED
 from reweigh.evaluation import importance
 from reweigh.evaluation.doubly_robust import weighted_doubly_robust
 from reweigh.evaluation.estimates import Estimate, Evaluation
-from reweigh.report.evaluation_figures import decimals_for, span, unit, with_error
-from reweigh.report.wording import counted, percent
+from reweigh.report.wording import (
+    counted,
+    decimals_for,
+    error,
+    figure,
+    percent,
+    tail,
+    unfinished_note,
+)
 
 BEHAVIOUR = importance.behaviour.__name__
 _ROUNDING = 1e-9
@@ -38,28 +45,30 @@ Standing = Literal["above", "below", "overlaps"]
 
 
 def title(evaluation: Evaluation) -> str:
-    """Name what was evaluated."""
+    """What was evaluated, as a heading."""
     where = "" if evaluation.environment is None else f" in {evaluation.environment}"
     return f"What the policy is worth{where}"
 
 
 def basis(evaluation: Evaluation) -> str:
-    """Say what the estimates are from: episodes, discount, intervals."""
+    """What the estimates are from: episodes, discount, intervals, and what was left out."""
     discount = (
         "without discount"
         if evaluation.discount == 1
         else f"discounted by {evaluation.discount:g} a step"
     )
     made = INTERVALS.get(evaluation.interval, f"by {evaluation.interval}")
+    left_out = evaluation.unfinished
+    note = "" if left_out is None else f" {unfinished_note(*left_out)}."
     return (
         f"From {counted(evaluation.episodes, 'logged episode')} "
         f"({counted(evaluation.steps, 'step')}), {discount}; {percent(evaluation.level)} intervals "
-        f"{made}."
+        f"{made}.{note}"
     )
 
 
 def source_of_weights(evaluation: Evaluation) -> str:
-    """Say where the behaviour's log-probabilities come from: recorded, estimated, or missing."""
+    """Where the behaviour's log-probabilities come from: recorded, estimated, or missing."""
     if not evaluation.weight_histogram:
         return "The behaviour's log-probabilities are missing: nothing can be weighed."
     if not _estimated(evaluation):
@@ -71,33 +80,37 @@ def source_of_weights(evaluation: Evaluation) -> str:
 
 
 def in_order(evaluation: Evaluation) -> list[Estimate]:
-    """Return all estimates, the behaviour's own value first."""
+    """All estimates, the behaviour's own value first."""
     return sorted(evaluation.estimates.values(), key=lambda e: e.method != BEHAVIOUR)
 
 
 def of_the_policy(evaluation: Evaluation) -> list[Estimate]:
-    """Return the estimates of the policy: all but the behaviour's own value."""
+    """The estimates of the policy: all but the behaviour's own value."""
     return [e for e in evaluation.estimates.values() if e.method != BEHAVIOUR]
 
 
 def first_look(evaluation: Evaluation) -> Estimate | None:
-    """Return the estimate to look at first, or None if none can be believed."""
+    """The estimate to look at first, or None if none can be believed."""
     return min(_candidates(evaluation), key=lambda e: e.standard_error, default=None)
 
 
 def standing(evaluation: Evaluation, estimate: Estimate) -> Standing | None:
-    """Say where an interval lies beside that of the behaviour's value; None if there is none."""
-    own = evaluation.estimates.get(BEHAVIOUR)
-    if own is None or any(math.isnan(x) for e in (own, estimate) for x in (e.low, e.high)):
+    """Where an interval lies beside that of the behaviour's value; None if one is missing."""
+    behaviour = evaluation.estimates.get(BEHAVIOUR)
+    if behaviour is None or any(
+        math.isnan(x) for e in (behaviour, estimate) for x in (e.low, e.high)
+    ):
         return None
-    rounding = _ROUNDING * max(abs(own.high), abs(own.low), abs(estimate.high), abs(estimate.low))
-    if estimate.low - own.high > rounding:
+    rounding = _ROUNDING * max(
+        abs(behaviour.high), abs(behaviour.low), abs(estimate.high), abs(estimate.low)
+    )
+    if estimate.low - behaviour.high > rounding:
         return "above"
-    return "below" if own.low - estimate.high > rounding else "overlaps"
+    return "below" if behaviour.low - estimate.high > rounding else "overlaps"
 
 
 def verdict(evaluation: Evaluation) -> str:
-    """Say which estimate to look at first, why, and how it compares with the behaviour's value."""
+    """Which estimate to look at first, why, and how it compares with the behaviour's value."""
     chosen, d = first_look(evaluation), decimals(evaluation)
     if chosen is None:
         return _nothing_to_believe(evaluation)
@@ -117,28 +130,28 @@ def verdict(evaluation: Evaluation) -> str:
 
 
 def doubts(evaluation: Evaluation) -> dict[str, int]:
-    """Return every warning once, with its number, from 1."""
+    """Every warning once, with its number, from 1."""
     said = (warning for e in evaluation.estimates.values() for warning in e.warnings)
     return {warning: number for number, warning in enumerate(dict.fromkeys(said), start=1)}
 
 
 def left_out(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Return why estimators were left out, and which, each reason once."""
-    found: dict[str, list[str]] = {}
+    """Why estimators were left out, each reason once, and which."""
+    methods: dict[str, list[str]] = {}
     for method, why in evaluation.left_out.items():
-        found.setdefault(why, []).append(method)
-    return found
+        methods.setdefault(why, []).append(method)
+    return methods
 
 
 def decimals(evaluation: Evaluation) -> int:
-    """Return how many decimals matter, by the standard errors that are looked at."""
+    """How many decimals matter, by the standard errors that are looked at."""
     looked_at = (evaluation.estimates.get(BEHAVIOUR), first_look(evaluation))
     errors = [e.standard_error for e in looked_at if e is not None]
     return decimals_for(errors, [e.value for e in evaluation.estimates.values()])
 
 
 def key(evaluation: Evaluation) -> str:
-    """Say what the columns mean."""
+    """What the columns mean."""
     weighed = [e for e in evaluation.estimates.values() if math.isfinite(e.k_hat_threshold)]
     if not weighed:
         return "SE: standard error."
@@ -158,12 +171,77 @@ def key(evaluation: Evaluation) -> str:
     )
 
 
+class Row(NamedTuple):
+    """An estimate's row of a table."""
+
+    name: str
+    figures: dict[str, str]
+    """By their heads."""
+    doubts: list[int]
+    """Numbers of the warnings."""
+    kind: Literal["behaviour", "doubted", "first", ""]
+
+
+def heads(evaluation: Evaluation) -> list[str]:
+    """The heads of a table of estimates, but the first, over their names."""
+    interval = f"{percent(evaluation.level)} interval"
+    return ["value", "SE", interval, "ESS", "share", "k-hat", "doubts"]
+
+
+def rows(evaluation: Evaluation) -> list[Row]:
+    """A row for each estimate, the behaviour's own value first."""
+    d, numbers, chosen = decimals(evaluation), doubts(evaluation), first_look(evaluation)
+    made = []
+    for e in in_order(evaluation):
+        figures = (
+            figure(e.value, d),
+            error(e.standard_error, d),
+            span(e, d),
+            *size(e),
+            tail(e.k_hat),
+        )
+        doubted = sorted(numbers[warning] for warning in e.warnings)
+        kind = "behaviour" if e.method == BEHAVIOUR else "doubted" if doubted else ""
+        named = dict(zip(heads(evaluation), figures, strict=False))
+        made.append(Row(e.method, named, doubted, "first" if e is chosen else kind))
+    return made
+
+
+def with_error(estimate: Estimate, decimals: int) -> str:
+    """A value with its standard error, if it has one."""
+    value = figure(estimate.value, decimals)
+    if math.isnan(estimate.standard_error):
+        return value
+    return f"{value} ± {error(estimate.standard_error, decimals)}"
+
+
+def span(estimate: Estimate, decimals: int) -> str:
+    """An interval, as in "22.45 to 24.37"."""
+    if math.isnan(estimate.low) and math.isnan(estimate.high):
+        return "-"
+    return f"{figure(estimate.low, decimals)} to {figure(estimate.high, decimals)}"
+
+
+def size(estimate: Estimate) -> tuple[str, str]:
+    """The effective sample size and its share of the weights; - without weights."""
+    effective = estimate.effective_sample_size
+    if math.isnan(effective):
+        return "-", "-"
+    text = f"{effective:,.0f}" if effective >= 100 else f"{effective:.3g}"
+    return text, f"{effective / estimate.weights:.1%}" if estimate.weights else "-"
+
+
+def unit(estimate: Estimate) -> str:
+    """What has the weights of an estimate: episodes, or steps."""
+    return "steps" if estimate.weights > estimate.episodes else "episodes"
+
+
 def _estimated(evaluation: Evaluation) -> bool:
     return evaluation.behaviour not in (RECORDED, MISSING)
 
 
 def _candidates(evaluation: Evaluation) -> list[Estimate]:
-    """Those to choose from: self-normalised, or else others, or else the one from below."""
+    """Believable estimates of the best kind: self-normalised, or others, or the one from below."""
     believable = [
         e for e in of_the_policy(evaluation) if e.believable and math.isfinite(e.standard_error)
     ]
@@ -193,8 +271,10 @@ def _comparison(evaluation: Evaluation, chosen: Estimate, d: int) -> str:
 
 
 def _nothing_to_believe(evaluation: Evaluation) -> str:
-    own, d = evaluation.estimates.get(BEHAVIOUR), decimals(evaluation)
-    beside = "" if own is None else f" The behaviour's own value is {with_error(own, d)}."
+    behaviour, d = evaluation.estimates.get(BEHAVIOUR), decimals(evaluation)
+    beside = (
+        "" if behaviour is None else f" The behaviour's own value is {with_error(behaviour, d)}."
+    )
     if not of_the_policy(evaluation):
         return f"There is no estimate of the policy.{beside}"
     if not evaluation.weight_histogram:

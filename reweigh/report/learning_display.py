@@ -1,63 +1,50 @@
-"""The live display of learning from a log; plain lines where there is no terminal."""
+"""The live display of learning from a log."""
 
-import math
 from collections.abc import Generator, Iterator, Sequence
-from types import TracebackType
-from typing import Self
 
-from rich.console import Console, Group
-from rich.text import Text
+from rich.console import Console
 
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.learn import Learnt
 from reweigh.learning.progress import EpochProgress
-from reweigh.report.screen import Graphics, Row, Screen, dashboard, ess_bar
-from reweigh.report.wording import counted, duration, encodable
+from reweigh.report.screen import Graphics, LiveDisplay, Row
+from reweigh.report.wording import counted, duration
 
 UNDONE = {"ess": "ESS limit", "kl": "KL limit"}
 """Bounds of the trust region in words, by the name that breaks one."""
 
 
-class LearningDisplay:
+class LearningDisplay(LiveDisplay):
     """Shows how learning goes: `with LearningDisplay(config, console, log=path) as display: ...`.
-
-    On a terminal it redraws itself once an epoch; elsewhere it prints a line an epoch, at most one
-    a second.
 
     Args:
         config: The options.
-        console: Where to show it. Its encoding decides whether blocks or ASCII are drawn.
-        log: What is learnt from.
+        console: Where to show it.
+        log: The log that is learnt from.
     """
 
     def __init__(self, config: LearnConfig, console: Console, *, log: str):
+        super().__init__(
+            console,
+            title="learning from a log",
+            place=log,
+            begun=f"learning from {log}",
+            waiting="reading the log",
+        )
         self._config = config
-        self._console = console
-        self._log = log
         self._history: list[EpochProgress] = []
-        self._screen = Screen(console)
-
-    def __enter__(self) -> Self:
-        self._screen.__enter__()
-        waiting = Group(self._heading(), Text("reading the log", style="dim"))
-        self._screen.begin(waiting, f"learning from {self._log}")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._screen.__exit__(kind, error, trace)
 
     def show(self, progress: EpochProgress) -> None:
-        """Show one epoch."""
+        """Shows one epoch."""
         self._history.append(progress)
-        self._screen.show(self._drawing, line(progress, self._config), progress.seconds)
+        self.redraw(
+            lambda graphics: rows(self._history, self._config, graphics),
+            line(progress, self._config),
+            progress.seconds,
+        )
 
     def watch(self, learning: Generator[EpochProgress, None, Learnt]) -> Learnt:
-        """Show every epoch of `learning.learn.learning`, and return the outcome."""
+        """Shows every epoch of `learning.learn.learning`, and returns the outcome."""
         while True:
             try:
                 progress = next(learning)
@@ -65,19 +52,9 @@ class LearningDisplay:
                 return end.value
             self.show(progress)
 
-    def _drawing(self) -> Group:
-        graphics = Graphics.of(self._console)
-        rows = draw(self._history, self._config, graphics)
-        return Group(self._heading(), dashboard(rows, graphics))
-
-    def _heading(self) -> Text:
-        log = encodable(self._log, self._console)
-        heading = Text("\n", overflow="fold")
-        return heading.append("learning from a log", style="bold").append(f"\n{log}\n", "dim")
-
 
 def line(progress: EpochProgress, config: LearnConfig) -> str:
-    """Write one epoch as a plain line."""
+    """One epoch as a plain line."""
     parts = [
         f"epoch {progress.epoch}/{config.epochs}",
         f"objective {progress.objective:.4g}",
@@ -93,20 +70,20 @@ def line(progress: EpochProgress, config: LearnConfig) -> str:
     return "  ".join(parts)
 
 
-def draw(
+def rows(
     history: Sequence[EpochProgress], config: LearnConfig, graphics: Graphics
 ) -> Iterator[Row]:
-    """Yield one row for each thing worth watching."""
+    """One row for each thing worth watching."""
     now = history[-1]
     left = duration((config.epochs - now.epoch) * now.seconds / now.epoch)
-    share = graphics.share(now.epoch / config.epochs)
+    share = graphics.bar(now.epoch / config.epochs)
     yield "epochs", share, f"{now.epoch} of {config.epochs}", f"at most {left} left"
-    objective = _curve([p.objective for p in history], graphics)
+    objective = graphics.curve([p.objective for p in history])
     yield "objective", objective, f"{now.objective:.4g}", config.estimator
     yield from _validation_rows(history, graphics)
-    ess = ess_bar(now.ess, graphics, least=config.min_ess)
+    ess = graphics.ess(now.ess, least=config.min_ess)
     yield "ESS", ess, f"{now.ess:.0%}", f"at least {config.min_ess:.0%}"
-    moved = _curve([p.kl for p in history], graphics, top=config.max_kl)
+    moved = graphics.curve([p.kl for p in history], top=config.max_kl)
     yield "KL", moved, f"{now.kl:.3f} of {config.max_kl:g}", "nats per step"
     undone = [p for p in history if p.undone is not None]
     if undone:
@@ -115,17 +92,13 @@ def draw(
 
 
 def _validation_rows(history: Sequence[EpochProgress], graphics: Graphics) -> Iterator[Row]:
-    """Yield the improvement on the validation episodes and its bound, as far as there are any."""
+    """The improvement on the validation episodes and its bound, as far as there are any."""
     improvements = [p.improvement for p in history if p.improvement is not None]
     bounds = [p.predicted_bound for p in history if p.predicted_bound is not None]
     if not improvements or not bounds:
         return
-    curve = _curve(improvements, graphics)
+    curve = graphics.curve(improvements)
     yield "improved", curve, f"{improvements[-1]:+.3g}", "on validation episodes"
     best = [f"best in epoch {p.epoch}: {p.predicted_bound:+.3g}" for p in history if p.best]
     note = best[-1] if best else "nothing to test yet"
-    yield "bound", _curve(bounds, graphics), f"{bounds[-1]:+.3g}", note
-
-
-def _curve(values: Sequence[float], graphics: Graphics, *, top: float = -math.inf) -> str:
-    return graphics.curve([x for x in values if math.isfinite(x)], top=top)
+    yield "bound", graphics.curve(bounds), f"{bounds[-1]:+.3g}", note

@@ -5,21 +5,27 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from reweigh.learning.improvement import Comparison
 from reweigh.learning.learn import Learnt
-from reweigh.report.as_json import as_json
-from reweigh.report.evaluation_figures import decimals_for, error, figure
-from reweigh.report.paragraphs import GAP, cells, print_list, say
-from reweigh.report.wording import counted, percent, print_plainly
+from reweigh.report.wording import (
+    as_json,
+    counted,
+    decimals_for,
+    error,
+    figure,
+    percent,
+    print_list,
+    print_places,
+    print_table,
+    say,
+)
 
 
 def print_learnt(
     learnt: Learnt, console: Console, *, places: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """Print whether an improvement is shown, what that rests on, and where things are.
+    """Prints whether an improvement is shown, what that rests on, and where things are.
 
     Args:
         learnt: The outcome.
@@ -30,17 +36,15 @@ def print_learnt(
     say(outcome(learnt), console, "bold green" if learnt.shown else "bold yellow")
     console.print()
     if learnt.comparison is not None:
-        console.print(_table(learnt.comparison, console))
-        console.print()
-    say(_basis(learnt), console)
+        _print_comparison(learnt.comparison, console)
+    say(" ".join(_sentences(learnt)), console)
     console.print()
     print_list("To be known beside it:", [("-", note) for note in learnt.notes], console)
-    for name, place in places:
-        print_plainly(f"  {name:<20} {place}", console)
+    print_places(places, console)
 
 
 def outcome(learnt: Learnt) -> str:
-    """Say whether an improvement is shown, and which policy is to be used."""
+    """Whether an improvement is shown, and which policy is to be used."""
     said = learnt.verdict[0].upper() + learnt.verdict[1:].rstrip(".")
     kept = "The policy to use is what was learnt."
     if not learnt.shown:
@@ -49,7 +53,7 @@ def outcome(learnt: Learnt) -> str:
 
 
 def learnt_json(learnt: Learnt, *, folder: Path | None = None) -> str:
-    """Return everything about the outcome but the policies as strict JSON.
+    """Everything about the outcome but the policies as strict JSON.
 
     Numbers that JSON does not have, NaN and the infinities, are null.
 
@@ -69,28 +73,22 @@ def learnt_json(learnt: Learnt, *, folder: Path | None = None) -> str:
     return as_json(content)
 
 
-def _table(compared: Comparison, console: Console) -> Table:
-    """Both policies' values and the difference, with their bounds."""
-    rows = {
+def _print_comparison(compared: Comparison, console: Console) -> None:
+    """Prints both policies' values and the difference, with their bounds."""
+    estimates = {
         "behaviour": compared.behaviour,
         "learnt": compared.learnt,
         "improvement": compared.gain.estimate,
     }
-    errors = [e.standard_error for e in rows.values()]
-    d = decimals_for(errors, [e.value for e in rows.values()])
+    errors = [e.standard_error for e in estimates.values()]
+    d = decimals_for(errors, [e.value for e in estimates.values()])
     level = percent(compared.level)
-    table = Table(box=None, header_style="bold", padding=(0, GAP, 0, 0), pad_edge=False)
-    for i, head in enumerate(("", "value", "SE", f"lower {level} bound", f"upper {level} bound")):
-        table.add_column(Text(head), justify="right" if i else "left")
-    for name, e in rows.items():
-        bounds = (figure(e.low, d), figure(e.high, d))
-        texts = (name, figure(e.value, d), error(e.standard_error, d), *bounds)
-        table.add_row(*cells(texts, console))
-    return table
-
-
-def _basis(learnt: Learnt) -> str:
-    return " ".join(_sentences(learnt))
+    rows = [
+        (name, figure(e.value, d), error(e.standard_error, d), figure(e.low, d), figure(e.high, d))
+        for name, e in estimates.items()
+    ]
+    heads = ("", "value", "SE", f"lower {level} bound", f"upper {level} bound")
+    print_table(heads, rows, console)
 
 
 def _sentences(learnt: Learnt) -> Iterator[str]:

@@ -9,12 +9,19 @@ from typing import Any
 from rich.console import Console
 
 from reweigh.data.files import write_whole
-from reweigh.report.wording import callable_here, duration, number, print_plainly, times
+from reweigh.report.wording import (
+    callable_here,
+    duration,
+    number,
+    print_places,
+    print_plainly,
+    times,
+)
 from reweigh.train.run import Checkpoint, Run
 
 
 def summarise(run: Run, ended_by: str) -> dict[str, Any]:
-    """Return the outcome of a run as JSON holds it.
+    """The outcome of a run as JSON holds it.
 
     Args:
         run: A run, finished or not.
@@ -52,12 +59,12 @@ def summarise(run: Run, ended_by: str) -> dict[str, Any]:
 
 
 def write_summary(run: Run, summary: dict[str, Any]) -> None:
-    """Write summary.json into the run folder."""
+    """Writes summary.json into the run folder."""
     write_whole(run.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
 
 
 def result(summary: dict[str, Any]) -> str:
-    """Say in one clause how far a run came, as in "475 reached after 1,408 steps"."""
+    """How far a run came in one clause, as in "475 reached after 1,408 steps"."""
     steps = f"{summary['steps']:,} steps"
     if summary["steps_to_threshold"] is not None:
         return (
@@ -71,7 +78,7 @@ def result(summary: dict[str, Any]) -> str:
 
 
 def outcome(summary: dict[str, Any], compared: dict[str, Any] | None) -> str:
-    """Say in one or two sentences what came out, beside the run without reuse if there is one."""
+    """What came out in one or two sentences, beside the run without reuse if there is one."""
     text = f"{result(summary)}; each step was used {times(summary['uses'])}."
     if compared is not None:
         text += f" Without reuse: {result(compared)}."
@@ -79,7 +86,7 @@ def outcome(summary: dict[str, Any], compared: dict[str, Any] | None) -> str:
 
 
 def next_commands(summary: dict[str, Any], path: Path) -> list[tuple[str, str]]:
-    """Return what a person may want next and the command that does it."""
+    """What a person may want next and the command that does it."""
     run = shlex.quote(str(path))
     commands = [
         ("evaluate the policy", f"reweigh evaluate-run {run} --episodes 100"),
@@ -95,7 +102,7 @@ def next_commands(summary: dict[str, Any], path: Path) -> list[tuple[str, str]]:
 def print_summary(
     run: Run, summary: dict[str, Any], compared: dict[str, Any] | None, console: Console
 ) -> None:
-    """Print what came out, where it is, and what to do next.
+    """Prints what came out, where it is, and what to do next.
 
     Args:
         run: The run.
@@ -103,29 +110,16 @@ def print_summary(
         compared: The same of the run without reuse.
         console: Where to print.
     """
-    places = [("run", str(run.path)), ("report", str(run.path / "report.html"))]
-    commands = [(what, callable_here(it)) for what, it in next_commands(summary, run.path)]
-    lines = [
-        "",
-        f"{summary['environment']}: {outcome(summary, compared)}",
-        *_details(summary),
-        "",
-        *(f"  {what:<20} {it}" for what, it in places + commands),
-    ]
-    for line in lines:
-        print_plainly(line, console)
-
-
-def _details(summary: dict[str, Any]) -> list[str]:
-    lines = []
+    print_plainly(f"\n{summary['environment']}: {outcome(summary, compared)}", console)
     if summary["final_return"] is not None:
-        lines.append(
-            f"Greedy policy: {number(summary['final_return'])}, the mean of "
-            f"{summary['final_return_episodes']} uncounted episodes."
-        )
-    lines.append(
+        episodes = f"the mean of {summary['final_return_episodes']} uncounted episodes"
+        print_plainly(f"Greedy policy: {number(summary['final_return'])}, {episodes}.", console)
+    print_plainly(
         f"{summary['steps']:,} steps, {summary['episodes']:,} episodes, "
         f"{duration(summary['seconds'])} "
-        f"({duration(summary['cpu_seconds'])} of processor, checks aside)."
+        f"({duration(summary['cpu_seconds'])} of processor, checks aside).\n",
+        console,
     )
-    return lines
+    places = [("run", str(run.path)), ("report", str(run.path / "report.html"))]
+    commands = [(what, callable_here(it)) for what, it in next_commands(summary, run.path)]
+    print_places(places + commands, console)

@@ -1,7 +1,6 @@
 """Drawing with matplotlib for a page: SVG whose colours and type follow the page around it."""
 
 import io
-import re
 from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -33,28 +32,18 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
-    "axes.labelsize": 11,
-    "legend.fontsize": 11,
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
+    **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), MUTED),
+    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color"), GRID),
+    **dict.fromkeys((f"axes.spines.{side}" for side in ("top", "right", "left")), False),
     "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": GRID,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
     "axes.facecolor": "none",
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
-    "axes.unicode_minus": True,
-    "grid.color": GRID,
     "grid.linewidth": 0.7,
-    "xtick.color": GRID,
-    "xtick.labelcolor": MUTED,
+    **dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), "medium"),
     "ytick.left": False,
-    "ytick.labelcolor": MUTED,
     "lines.linewidth": 1.7,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
@@ -62,7 +51,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def colour_variables() -> str:
-    """Return the CSS that gives each colour its value in light and in dark surroundings."""
+    """The CSS that gives each colour its value in light and in dark surroundings."""
     light, dark = (
         "".join(f"--{name}:{pair[i]};" for name, pair in COLOURS.items()) for i in range(2)
     )
@@ -72,13 +61,13 @@ def colour_variables() -> str:
 def draw(
     paint: Callable[["Axes"], None], *, name: str, label: str, width: float, height: float
 ) -> str:
-    """Draw one chart and return it as an `<svg>` element to stand in a page.
+    """One chart as an `<svg>` element to stand in a page.
 
     Args:
         paint: Draws on the axes it is given.
-        name: Sets its ids apart from those of other charts in the page.
-        label: What it shows, for those who cannot see it.
-        width: In CSS pixels, at the size that it is designed for; the page may scale it.
+        name: Sets the chart's ids apart from those of other charts in the page.
+        label: What the chart shows, for those who cannot see it.
+        width: In CSS pixels, at the size that the chart is designed for; the page may scale it.
         height: In CSS pixels.
     """
     import matplotlib as mpl  # half a second to import
@@ -99,21 +88,23 @@ def draw(
 
 
 def _adopt(svg: str, name: str, label: str, width: float, height: float) -> str:
-    """Strip what only a file of its own needs, and leave colours and type to the page."""
+    """The drawing without what only a file of its own needs, its colours left to the page."""
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
-    for css_name, (light, _) in COLOURS.items():
-        body = body.replace(light, f"var(--{css_name})")
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = body.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
-    body = re.sub(r"font-family: [^;\"]*; ?", "", body)
-    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)  # how matplotlib 3.8 says it
+    changes = {light: f"var(--{css_name})" for css_name, (light, _) in COLOURS.items()}
+    changes |= {
+        ' id="': f' id="{name}-',
+        "url(#": f"url(#{name}-",
+        'xlink:href="#': f'href="#{name}-',
+    }
+    for old, new in changes.items():
+        body = body.replace(old, new)
     return f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">{body}'
 
 
 def standalone(svg: str, *, width: float, height: float) -> str:
-    """Make a chart a file of its own: colours and type in it, on a ground that suits them."""
+    """A chart as a file of its own: with colours and type, on a ground that suits them."""
     margin = 16
-    style = f"{colour_variables()}text{{font-family:{FONT}}}"
+    style = f"{colour_variables()}text{{font-family:{FONT}!important}}"
     inset = svg.replace(
         "<svg", f'<svg x="{margin}" y="{margin}" width="{width:g}" height="{height:g}"', 1
     )

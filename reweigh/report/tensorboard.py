@@ -23,20 +23,24 @@ class TensorBoardWriter:
         self._writer: SummaryWriter | None = None
 
     def write(self, progress: Progress) -> None:
-        """Add the points of one iteration."""
-        writer = self._writer = self._writer or _open(self._folder, first_step=progress.steps)
+        """Adds the points of one iteration."""
+        if self._writer is None:
+            from torch.utils.tensorboard.writer import SummaryWriter  # a second to import
+
+            # A killed run may have left points at and after the step where it is taken up again.
+            self._writer = SummaryWriter(self._folder, purge_step=progress.steps, flush_secs=10)
         for tag, value in scalars(progress).items():
-            writer.add_scalar(tag, value, progress.steps)
-        _add_histogram(writer, progress)
+            self._writer.add_scalar(tag, value, progress.steps)
+        _add_histogram(self._writer, progress)
 
     def close(self) -> None:
-        """Write out what is still in memory."""
+        """Writes what is still in memory."""
         if self._writer is not None:
             self._writer.close()
 
 
 def scalars(progress: Progress) -> dict[str, float]:
-    """Return what is drawn as curves, by tag; a return that was not measured is left out."""
+    """The points of curves, by tag; a return that was not measured is left out."""
     values = {
         "return/evaluation": progress.evaluation_return,
         "return/training": progress.training_return,
@@ -54,13 +58,6 @@ def scalars(progress: Progress) -> dict[str, float]:
         "time/episodes": progress.episodes,
     }
     return {tag: value for tag, value in values.items() if value is not None}
-
-
-def _open(folder: Path, *, first_step: int) -> "SummaryWriter":
-    from torch.utils.tensorboard.writer import SummaryWriter  # a second to import
-
-    # A killed run may have left points at and after the step where it is taken up again.
-    return SummaryWriter(folder, purge_step=first_step, flush_secs=10)
 
 
 def _add_histogram(writer: "SummaryWriter", progress: Progress) -> None:

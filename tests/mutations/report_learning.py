@@ -11,7 +11,7 @@ MUTATIONS = [
     (DISPLAY, "{' (best)' if progress.best else ''}", ""),
     (DISPLAY, "(config.epochs - now.epoch)", "config.epochs"),
     (DISPLAY, "best[-1] if best", "best[0] if best"),
-    (DISPLAY, "[x for x in values if math.isfinite(x)]", "values"),
+    (SCREEN, "[x for x in values if math.isfinite(x)]", "list(values)"),
     (DISPLAY, "return end.value", "return end.value and None"),
     (SCREEN, "seconds - self._printed_at >= 1", "True"),
     (SCREEN, "elif self._unprinted is not None:", "elif False:"),
@@ -21,6 +21,6 @@ MUTATIONS = [
     (SUMMARY, "None if folder is None else str(folder)", "None"),
     (SUMMARY, "tested[-1]", "tested[0]"),
     (SUMMARY, "p.undone is not None for p", "p.best for p"),
-    ("report/as_json.py", "not math.isfinite(content)", "math.isinf(content)"),
-    ("report/as_json.py", "content = named()", "pass"),
+    ("report/wording.py", "not math.isfinite(content)", "math.isinf(content)"),
+    ("report/wording.py", "content = named()", "pass"),
 ]

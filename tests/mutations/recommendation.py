@@ -2,7 +2,7 @@
 
 TESTS = ["test_recommend.py"]
 
-FILE = "recommend.py"
+FILE = "recommendation.py"
 
 MUTATIONS = [
     (FILE, "math.sqrt(len(segments)) / 2", "math.sqrt(len(segments)) * 5"),
