@@ -13,9 +13,10 @@ import numpy as np
 from problems import ending
 from simulated import Problem
 
-from reweigh.behaviour import Held, counts, estimate_behaviour
+from reweigh.behaviour import counts, estimate_behaviour
 from reweigh.behaviour.fitted import ask, log_prob
 from reweigh.data import Trajectories
+from reweigh.data.episodes import InMemory
 
 LOGS = {50: 2000, 200: 1000, 1000: 400}
 """How many logs of how many episodes."""
@@ -23,7 +24,8 @@ LOGS = {50: 2000, 200: 1000, 1000: 400}
 
 def log_probs(problem: Problem, log: Trajectories) -> dict[str, np.ndarray]:
     """By the way they were come by."""
-    behaviour = estimate_behaviour(Held(log, problem.schema), model=partial(counts, smoothing=1.0))
+    model = partial(counts, smoothing=1.0)
+    behaviour = estimate_behaviour(InMemory(log, problem.schema), model=model)
     fold = behaviour.folds.of_steps(log)
     uncorrected = np.empty(log.steps)
     for k in range(behaviour.folds.count):
@@ -31,8 +33,8 @@ def log_probs(problem: Problem, log: Trajectories) -> dict[str, np.ndarray]:
         policy = ask(behaviour.fitted.policies[k], log.observations[mine])
         uncorrected[mine] = log_prob(policy, log.actions[mine])
     return {
-        "recorded": log.log_probs,
-        "cross-fitted": behaviour.log_probs(log),
+        "recorded": log.log_prob_behaviour,
+        "cross-fitted": behaviour.log_prob_behaviour(log),
         "uncorrected": uncorrected,
         "in-sample": log_prob(ask(behaviour.policy, log.observations), log.actions),
     }

@@ -239,7 +239,7 @@ def _log(alive, observations, actions, rewards, log_probs, final, *, terminated)
         observations=observations[taken],
         actions=actions[taken],
         rewards=rewards.T[taken],
-        log_probs=log_probs,
+        log_prob_behaviour=log_probs,
         lengths=taken.sum(1),
         final_observations=final,
         terminated=terminated,

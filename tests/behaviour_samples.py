@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from reweigh.acting.tabular import TabularPolicy
-from reweigh.behaviour import Held
 from reweigh.data import ArraySpec, Trajectories, TrajectorySchema
+from reweigh.data.episodes import InMemory
 from reweigh.data.schema import MISSING
 
 NUMBER, FLOATS = ArraySpec("int64", ()), ArraySpec("float64", (2,))
@@ -23,14 +23,18 @@ class Reread:
         return self.log.stream_episodes(max_steps=self.steps)
 
 
-def held(observations, actions, length, log_probs=None, *, observation, action, discrete=True):
+def held(
+    observations, actions, length, log_prob_behaviour=None, *, observation, action, discrete=True
+):
     """Whole episodes of `length` steps each, numbered from 0; without rewards."""
     n = len(actions) // length
     t = Trajectories(
         observations=np.asarray(observations, observation.dtype),
         actions=np.asarray(actions, action.dtype),
         rewards=np.zeros(len(actions)),
-        log_probs=np.full(len(actions), np.nan) if log_probs is None else log_probs,
+        log_prob_behaviour=np.full(len(actions), np.nan)
+        if log_prob_behaviour is None
+        else log_prob_behaviour,
         lengths=np.full(n, length),
         final_observations=np.zeros((n, *observation.shape), observation.dtype),
         terminated=np.ones(n, bool),
@@ -41,7 +45,7 @@ def held(observations, actions, length, log_probs=None, *, observation, action, 
         time_start=np.zeros(n, np.int64),
     )
     schema = TrajectorySchema("Known", observation, action, discrete)
-    return Held(t, replace(schema, behaviour=MISSING) if log_probs is None else schema)
+    return InMemory(t, replace(schema, behaviour=MISSING) if log_prob_behaviour is None else schema)
 
 
 def draw(rng, probabilities):

@@ -37,7 +37,7 @@ def random_trajectories(
         observations=random_array(rng, schema.observation, steps),
         actions=random_array(rng, schema.action, steps),
         rewards=random_array(rng, ArraySpec("float64", ()), steps),
-        log_probs=-np.abs(random_array(rng, ArraySpec("float64", ()), steps)),
+        log_prob_behaviour=-np.abs(random_array(rng, ArraySpec("float64", ()), steps)),
         lengths=np.array(lengths, dtype=np.int64),
         final_observations=random_array(rng, schema.observation, n),
         terminated=terminated,

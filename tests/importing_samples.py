@@ -20,7 +20,7 @@ class Episode:
     observations: list
     actions: list
     rewards: list
-    log_probs: list
+    log_prob_behaviour: list
     after: object
     terminated: bool = True
     truncated: bool = False
@@ -39,7 +39,7 @@ def episodes(lengths, *, discrete=True, shape=(2,), seed=0):
                 observations=observations[:-1],
                 actions=actions.tolist(),
                 rewards=rng.normal(size=length).tolist(),
-                log_probs=np.log(rng.uniform(0.1, 0.9, length)).tolist(),
+                log_prob_behaviour=np.log(rng.uniform(0.1, 0.9, length)).tolist(),
                 after=observations[-1],
                 terminated=i % 2 == 0,
                 truncated=i % 2 == 1,
@@ -63,7 +63,7 @@ def step_rows(given, *, after=True):
                     "observation": e.observations[t],
                     "action": e.actions[t],
                     "reward": e.rewards[t],
-                    "log_prob": e.log_probs[t],
+                    "log_prob": e.log_prob_behaviour[t],
                     "terminated": last and e.terminated,
                     "truncated": last and e.truncated,
                     **({"next_observation": following[t]} if after else {}),
@@ -80,7 +80,7 @@ def episode_rows(given):
             "observations": [*e.observations, e.after],
             "actions": e.actions,
             "rewards": e.rewards,
-            "log_probs": e.log_probs,
+            "log_prob_behaviour": e.log_prob_behaviour,
             "terminated": e.terminated,
             "truncated": e.truncated,
         }
@@ -109,7 +109,9 @@ def expected(given) -> Trajectories:
         observations=np.concatenate([np.array(e.observations) for e in given]),
         actions=np.concatenate([np.array(e.actions) for e in given]),
         rewards=np.concatenate([np.array(e.rewards, dtype=float) for e in given]),
-        log_probs=np.concatenate([np.array(e.log_probs, dtype=float) for e in given]),
+        log_prob_behaviour=np.concatenate(
+            [np.array(e.log_prob_behaviour, dtype=float) for e in given]
+        ),
         lengths=lengths,
         final_observations=np.array([e.after for e in given]),
         terminated=np.array([e.terminated for e in given]),

@@ -93,7 +93,7 @@ def test_recorded_log_probs_are_the_policys():
     policy = counting_policy()
     t = collector("Counting-v0").collect(policy, version=0, steps=50).trajectories
     again = policy(torch.from_numpy(t.observations)).log_prob(torch.from_numpy(t.actions))
-    np.testing.assert_allclose(t.log_probs, again.detach().numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(t.log_prob_behaviour, again.detach().numpy(), rtol=0, atol=1e-6)
 
 
 def test_collection_depends_on_seed_and_version_alone_and_leaves_the_global_random_state():
@@ -189,7 +189,7 @@ def test_bounded_actions_are_stretched_and_clipped_inside_the_environment():
     oracle = -0.5 * (t.actions**2).sum(1) - np.log(2 * np.pi)  # mean 0, deviation 1, two dimensions
     mean = policy(torch.from_numpy(t.observations)).mean
     assert mean.abs().max() == 0, "the observations are zero and so is the bias"
-    np.testing.assert_allclose(t.log_probs, oracle, rtol=1e-6)
+    np.testing.assert_allclose(t.log_prob_behaviour, oracle, rtol=1e-6)
 
 
 def test_no_policy_widens_for_ever_and_rounding_never_leaves_the_bounds():

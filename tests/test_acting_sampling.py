@@ -185,15 +185,15 @@ def test_any_other_policy_is_called_and_its_own_distribution_logged():
 
     envs = make_vector("Counting-v0", seed=1, slots=[Slot(0), Slot(1)])
     t = Collector(envs, 1).collect(Changed((3,), 0, 2, ()), version=0, steps=20).trajectories
-    assert (t.actions == 1).all() and np.abs(t.log_probs).max() < 1e-6
+    assert (t.actions == 1).all() and np.abs(t.log_prob_behaviour).max() < 1e-6
     collected = [
         Collector(make_vector("Counting-v0", seed=1, slots=[Slot(0)]), 1)
         .collect(Mine(), version=0, steps=20)
         .trajectories
         for _ in range(2)
     ]
-    assert len(set(collected[0].log_probs)) == collected[0].steps
-    np.testing.assert_array_equal(collected[0].log_probs, collected[1].log_probs)
+    assert len(set(collected[0].log_prob_behaviour)) == collected[0].steps
+    np.testing.assert_array_equal(collected[0].log_prob_behaviour, collected[1].log_prob_behaviour)
 
 
 def test_a_vector_environment_may_write_over_what_it_returned():

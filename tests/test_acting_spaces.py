@@ -114,7 +114,7 @@ def test_a_log_of_every_kind_is_what_its_schema_says(kind, tmp_path):
     with torch.no_grad():
         policy = run.load_policy(0)
         again = policy(torch.from_numpy(t.observations)).log_prob(torch.from_numpy(t.actions))
-    np.testing.assert_allclose(t.log_probs, again.double().numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(t.log_prob_behaviour, again.double().numpy(), rtol=0, atol=1e-5)
     action = make(environment(kind)).action_space
     assert all(action.contains(row) for row in t.actions)
     if isinstance(action, spaces.MultiDiscrete):
@@ -208,4 +208,4 @@ def test_collection_is_a_function_of_the_seed_in_every_kind():
             for _ in range(2)
         )
         np.testing.assert_array_equal(a.actions, b.actions)
-        np.testing.assert_array_equal(a.log_probs, b.log_probs)
+        np.testing.assert_array_equal(a.log_prob_behaviour, b.log_prob_behaviour)

@@ -13,12 +13,12 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from reweigh.acting.tabular import TabularPolicy
-from reweigh.behaviour import Held, counts, estimate_behaviour
+from reweigh.behaviour import counts, estimate_behaviour
 from reweigh.behaviour.calibrating import calibrate
-from reweigh.behaviour.episodes import Folds
 from reweigh.behaviour.fitted import Fitted, Material
 from reweigh.behaviour.survey import Moments, Survey
 from reweigh.data import ArraySpec
+from reweigh.data.episodes import Folds, InMemory
 from reweigh.data.schema import MISSING
 
 P = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [0.95, 0.048, 0.002]])
@@ -52,7 +52,9 @@ def test_the_true_policy_is_calibrated():
     assert found.problems == ()
     assert found.expected_calibration_error < 0.01
     assert (found.steps, found.episodes) == (10_000, 2000)
-    assert found.log_likelihood == pytest.approx(log.trajectories.log_probs.mean(), abs=1e-12)
+    assert found.log_likelihood == pytest.approx(
+        log.trajectories.log_prob_behaviour.mean(), abs=1e-12
+    )
     assert found.in_sample_log_likelihood == pytest.approx(found.log_likelihood, abs=1e-12)
     assert found.episode_weight_error == pytest.approx(0, abs=1e-6)
     recorded = found.recorded
@@ -168,7 +170,7 @@ def test_a_wrong_density_is_said_in_words(log, policy, sentence):
 def test_clipped_actions_are_noticed():
     log = gaussian(500)
     clipped = np.clip(log.trajectories.actions, -1.5, 2.0)
-    found = calibrated(Held(replace(log.trajectories, actions=clipped), log.schema), Linear())
+    found = calibrated(InMemory(replace(log.trajectories, actions=clipped), log.schema), Linear())
     (sentence, *_) = [s for s in found.problems if "clipped" in s]
     share = ((clipped[:, 0] == -1.5) | (clipped[:, 0] == 2.0)).mean()
     assert sentence.startswith(f"{100 * share:.2g} % of number 0 are exactly -1.5 or 2, as if")
@@ -183,7 +185,7 @@ def test_numbers_that_go_together_are_noticed(together, continuous):
         t = log.trajectories
         noise = t.actions - t.observations[:, ::-1]
         noise[:, 1] = together * noise[:, 0] + np.sqrt(1 - together**2) * noise[:, 1]
-        log = Held(replace(t, actions=t.observations[:, ::-1] + noise), log.schema)
+        log = InMemory(replace(t, actions=t.observations[:, ::-1] + noise), log.schema)
         found = calibrated(log, Linear())
     else:
         seen = rng.integers(3, size=5000)
@@ -207,22 +209,24 @@ def test_numbers_that_go_together_are_noticed(together, continuous):
 
 def test_recorded_log_probs_of_other_actions_are_noticed():
     log = tabular(P, 1000)
-    shifted = replace(log.trajectories, log_probs=np.roll(log.trajectories.log_probs, 1))
-    found = calibrated(Held(shifted, log.schema), table(P))
+    shifted = replace(
+        log.trajectories, log_prob_behaviour=np.roll(log.trajectories.log_prob_behaviour, 1)
+    )
+    found = calibrated(InMemory(shifted, log.schema), table(P))
     assert any("are not those of the logged actions" in s for s in found.problems)
     r = found.recorded
-    difference = np.abs(shifted.log_probs - log.trajectories.log_probs)
+    difference = np.abs(shifted.log_prob_behaviour - log.trajectories.log_prob_behaviour)
     assert r is not None and r.mean_difference == pytest.approx(difference.mean())
     assert r.largest_difference == pytest.approx(difference.max())
-    weights = np.exp(log.trajectories.log_probs - shifted.log_probs)
+    weights = np.exp(log.trajectories.log_prob_behaviour - shifted.log_prob_behaviour)
     assert r.mean_weight == pytest.approx(weights.mean())
     assert r.behaviour_weight == pytest.approx((1 / weights).mean())
     error = np.sqrt(weights.var() / len(weights))
     assert r.standard_error == pytest.approx(error)
-    missing = replace(shifted, log_probs=np.full(shifted.steps, np.nan))
-    unknown = Held(missing, replace(log.schema, behaviour=MISSING))
+    missing = replace(shifted, log_prob_behaviour=np.full(shifted.steps, np.nan))
+    unknown = InMemory(missing, replace(log.schema, behaviour=MISSING))
     assert calibrated(unknown, table(P)).recorded is None
-    guessed = Held(shifted, replace(log.schema, behaviour="estimated by a friend"))
+    guessed = InMemory(shifted, replace(log.schema, behaviour="estimated by a friend"))
     assert calibrated(guessed, table(P)).recorded is None
 
 
@@ -233,7 +237,9 @@ def test_the_noise_of_an_estimate_is_foreseen():
     for seed in range(10):
         log = tabular(p, 100, length=20, seed=seed)
         found = estimate_behaviour(log, model=counts)
-        uncorrected = found.log_probs(log.trajectories) - log.trajectories.log_probs
+        uncorrected = (
+            found.log_prob_behaviour(log.trajectories) - log.trajectories.log_prob_behaviour
+        )
         actual.append(uncorrected.reshape(100, 20).sum(1).std())
         foreseen.append(found.calibration.episode_weight_error)
     assert np.mean(actual) == pytest.approx(np.mean(foreseen), rel=0.25)

@@ -11,9 +11,9 @@ import torch
 from behaviour_samples import NUMBER, Reread, gaussian, held, softmax, tabular
 
 from reweigh.acting.policy import build
-from reweigh.behaviour import Held, counts, estimate_behaviour
-from reweigh.behaviour.episodes import Folds
+from reweigh.behaviour import counts, estimate_behaviour
 from reweigh.data import ArraySpec, TrajectoryLog
+from reweigh.data.episodes import Folds, InMemory
 
 P = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [0.98, 0.01, 0.01]])
 TWO = replace(NUMBER, choices=(2,))
@@ -29,7 +29,7 @@ def frequencies(trajectories, keep, alpha=0.0, less=0.0):
 
 
 def changed(log, actions):
-    return Held(replace(log.trajectories, actions=actions), log.schema)
+    return InMemory(replace(log.trajectories, actions=actions), log.schema)
 
 
 def test_without_smoothing_the_policy_is_the_frequencies():
@@ -50,12 +50,12 @@ def test_log_probs_are_the_other_folds_counts(alpha):
     log = tabular(P, 200)
     t = log.trajectories
     found = estimate_behaviour(log, model=partial(counts, smoothing=alpha), folds=3)
-    log_probs, fold = found.log_probs(t), found.folds.of_steps(t)
+    log_prob_behaviour, fold = found.log_prob_behaviour(t), found.folds.of_steps(t)
     for k in range(3):
         of_weights = frequencies(t, fold != k, alpha, less=2.0)
         mine = fold == k
         want = np.log(of_weights[t.observations[mine], t.actions[mine]])
-        np.testing.assert_allclose(log_probs[mine], want, rtol=1e-12)
+        np.testing.assert_allclose(log_prob_behaviour[mine], want, rtol=1e-12)
         policy = found.fitted.policies[k](torch.arange(4)).probs.detach().numpy()
         np.testing.assert_allclose(policy, frequencies(t, fold != k, alpha), rtol=1e-12)
 
@@ -74,7 +74,11 @@ def test_weights_of_the_behaviour_itself_are_one_on_average():
     for seed in range(200):
         log = tabular(P, 40, seed=seed)
         found = estimate_behaviour(log, model=counts)
-        means.append(np.exp(log.trajectories.log_probs - found.log_probs(log.trajectories)).mean())
+        means.append(
+            np.exp(
+                log.trajectories.log_prob_behaviour - found.log_prob_behaviour(log.trajectories)
+            ).mean()
+        )
     # But for actions that are in no other fold: about 160 steps, a quarter of them in each state.
     missed = (P * (1 - P) * (1 - P / 4) ** 160).sum() / 4
     assert missed > 0.004
@@ -85,9 +89,9 @@ def test_what_an_episode_does_changes_nothing_of_its_own():
     log = tabular(P, 60)
     t = log.trajectories
     found = estimate_behaviour(log)
-    before, fold = found.log_probs(t), found.folds.of_steps(t)
+    before, fold = found.log_prob_behaviour(t), found.folds.of_steps(t)
     other = np.where(fold == 2, 2 - t.actions, t.actions)
-    after = estimate_behaviour(changed(log, other)).log_probs(t)
+    after = estimate_behaviour(changed(log, other)).log_prob_behaviour(t)
     np.testing.assert_array_equal(before[fold == 2], after[fold == 2])
     assert (before[fold != 2] != after[fold != 2]).mean() > 0.7
 
@@ -103,22 +107,22 @@ def test_order_pieces_and_fragments_do_not_matter(tmp_path):
         observations=t.observations,
         actions=t.actions,
         rewards=t.rewards,
-        log_probs=t.log_probs,
+        log_prob_behaviour=t.log_prob_behaviour,
         lengths=np.tile([2, 3], 30),
         terminated=np.tile([False, True], 30),
         time_start=np.tile([0, 2], 30),
     )
     stored.append(halves)
-    for source in (Held(shuffled, log.schema), Reread(log), Reread(log, 1), stored):
+    for source in (InMemory(shuffled, log.schema), Reread(log), Reread(log, 1), stored):
         other = estimate_behaviour(source)
-        np.testing.assert_array_equal(other.log_probs(t), found.log_probs(t))
+        np.testing.assert_array_equal(other.log_prob_behaviour(t), found.log_prob_behaviour(t))
         assert torch.equal(other.policy.logits, found.policy.logits)
         assert other.calibration.reliability[0].choices == found.calibration.reliability[0].choices
         assert other.calibration.log_likelihood == pytest.approx(found.calibration.log_likelihood)
-    np.testing.assert_array_equal(found.log_probs(halves), found.log_probs(t))
+    np.testing.assert_array_equal(found.log_prob_behaviour(halves), found.log_prob_behaviour(t))
     some = np.array([17, 3])
-    alone = found.log_probs(t.select(some))
-    np.testing.assert_array_equal(alone, found.log_probs(t).reshape(30, 5)[some].ravel())
+    alone = found.log_prob_behaviour(t.select(some))
+    np.testing.assert_array_equal(alone, found.log_prob_behaviour(t).reshape(30, 5)[some].ravel())
 
 
 def test_the_error_shrinks_with_the_root_of_the_log():
@@ -126,8 +130,8 @@ def test_the_error_shrinks_with_the_root_of_the_log():
         squares = []
         for seed in range(20):
             log = tabular(P[:3], episodes, seed=seed)
-            estimated = estimate_behaviour(log, model=counts).log_probs(log.trajectories)
-            squares.append(((estimated - log.trajectories.log_probs) ** 2).mean())
+            estimated = estimate_behaviour(log, model=counts).log_prob_behaviour(log.trajectories)
+            squares.append(((estimated - log.trajectories.log_prob_behaviour) ** 2).mean())
         return np.sqrt(np.mean(squares))
 
     assert error(100) / error(1600) == pytest.approx(4, rel=0.15)
@@ -162,7 +166,7 @@ def test_several_numbers_are_counted_each_for_itself():
     others = (seen == seen[step]).all(1) & (fold != k)
     want = [np.log((others & (done[:, i] == done[step, i])).sum() + 1) for i in range(2)]
     want = sum(want) - 2 * np.log(others.sum() + 1)
-    assert smooth.log_probs(log.trajectories)[step] == pytest.approx(want, rel=1e-12)
+    assert smooth.log_prob_behaviour(log.trajectories)[step] == pytest.approx(want, rel=1e-12)
 
 
 def test_an_observation_of_no_other_fold_is_even_and_weighs_least():
@@ -173,7 +177,7 @@ def test_an_observation_of_no_other_fold_is_even_and_weighs_least():
     fold = found.folds.of_steps(log.trajectories)[7]
     policy = found.fitted.policies[fold]
     np.testing.assert_allclose(policy(torch.tensor([1])).probs.detach(), [[0.25] * 4])
-    assert found.log_probs(log.trajectories)[7] == 0
+    assert found.log_prob_behaviour(log.trajectories)[7] == 0
     with pytest.raises(ValueError, match=r"table"):
         found.policy(torch.tensor([2]))
 
@@ -184,7 +188,7 @@ def test_an_action_of_no_other_fold_needs_smoothing():
     log = held(0 * done, done, 5, observation=NUMBER, action=replace(NUMBER, choices=(2,)))
     found = estimate_behaviour(log, model=EXACT)
     with pytest.raises(ValueError, match=r"action 1 in episode 6, step 3 is -inf: .*smoothing"):
-        found.log_probs(log.trajectories)
+        found.log_prob_behaviour(log.trajectories)
 
 
 def test_trajectories_of_another_space_are_refused():
@@ -193,14 +197,14 @@ def test_trajectories_of_another_space_are_refused():
     bad = t.actions.copy()
     bad[12] = 3
     with pytest.raises(ValueError, match=r"actions: 3 in episode 2, step 2"):
-        found.log_probs(replace(t, actions=bad))
+        found.log_prob_behaviour(replace(t, actions=bad))
 
 
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        (gaussian(20), r"actions of float64\[2\] are not choices .*`network`"),
-        (softmax(20), r"float64\[2\] is no number of a state .*`network`"),
+        (gaussian(20), r"actions of float64\[2\] are not choices .*`fit_network`"),
+        (softmax(20), r"float64\[2\] is no number of a state .*`fit_network`"),
         (
             held([0] * 9 + [-1] * 6, [0] * 15, 5, observation=NUMBER, action=TWO),
             r"it is negative in episode 1, step 4",
@@ -247,12 +251,12 @@ def test_choices_that_the_log_does_not_name_are_those_that_occur():
     found = estimate_behaviour(plain)
     known = estimate_behaviour(log)
     np.testing.assert_array_equal(
-        found.log_probs(plain.trajectories), known.log_probs(log.trajectories)
+        found.log_prob_behaviour(plain.trajectories), known.log_prob_behaviour(log.trajectories)
     )
     assert found.calibration.recorded is None and known.calibration.recorded is not None
 
 
 def test_the_held_log_is_checked():
-    t = replace(tabular(P, 3).trajectories, log_probs=np.ones(15))
-    with pytest.raises(ValueError, match=r"log_probs: 1.* in episode 0, step 0"):
-        Held(t, tabular(P, 3).schema)
+    t = replace(tabular(P, 3).trajectories, log_prob_behaviour=np.ones(15))
+    with pytest.raises(ValueError, match=r"log_prob_behaviour: 1.* in episode 0, step 0"):
+        InMemory(t, tabular(P, 3).schema)

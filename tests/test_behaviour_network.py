@@ -9,19 +9,19 @@ import torch
 from behaviour_samples import FLOATS, NUMBER, Reread, gaussian, held, softmax
 
 from reweigh.acting.policy import build
-from reweigh.behaviour import Held, counts_where_possible, estimate_behaviour, network
-from reweigh.behaviour.episodes import Folds
+from reweigh.behaviour import counts_where_possible, estimate_behaviour, fit_network
 from reweigh.behaviour.fitted import Material
 from reweigh.behaviour.networks import _division, _Fit
 from reweigh.data import ArraySpec
+from reweigh.data.episodes import Folds, InMemory
 
-SMALL = partial(network, hidden=(16,), learning_rates=(1e-2, 1e-3), patience=3)
+SMALL = partial(fit_network, hidden=(16,), learning_rates=(1e-2, 1e-3), patience=3)
 QUICK = partial(SMALL, learning_rates=(1e-2,), most_passes=2)
 
 
 def divergence(log, found):
     """Mean of log b - log b̂ over the logged actions, each by the model without its episode."""
-    return (log.trajectories.log_probs - found.log_probs(log.trajectories)).mean()
+    return (log.trajectories.log_prob_behaviour - found.log_prob_behaviour(log.trajectories)).mean()
 
 
 def same(left, right):
@@ -93,7 +93,7 @@ def test_what_an_episode_does_changes_nothing_of_its_own(make):
     fold = found.folds.of_steps(t)
     actions = t.actions.copy()
     actions[fold == 2] = 1
-    after = estimate_behaviour(Held(replace(t, actions=actions), log.schema), model=QUICK)
+    after = estimate_behaviour(InMemory(replace(t, actions=actions), log.schema), model=QUICK)
     assert same(found.fitted.policies[2], after.fitted.policies[2])
     assert not any(
         same(found.fitted.policies[k], after.fitted.policies[k]) for k in (0, 1, 3, 4, 5)
@@ -170,14 +170,14 @@ def test_observations_and_actions_may_be_of_any_dtype(dtype):
     action = ArraySpec("bool" if dtype == "bool" else "int8", (), (2,))
     log = held(seen, seen[:, 0], 5, observation=ArraySpec(dtype, (3,)), action=action)
     found = estimate_behaviour(log, model=partial(SMALL, most_passes=15), folds=2)
-    assert np.exp(found.log_probs(log.trajectories)).mean() > 0.8
+    assert np.exp(found.log_prob_behaviour(log.trajectories)).mean() > 0.8
 
 
 def test_what_does_not_vary_is_no_trouble():
     seen = np.column_stack([np.full(200, 7.3), np.linspace(-1, 1, 200)])
     log = held(seen, seen > 0, 5, observation=FLOATS, action=ArraySpec("int64", (2,), (2, 2)))
     found = estimate_behaviour(log, model=QUICK, folds=2)
-    assert np.isfinite(found.log_probs(log.trajectories)).all()
+    assert np.isfinite(found.log_prob_behaviour(log.trajectories)).all()
 
 
 @pytest.mark.parametrize("episodes", [2, 3])
@@ -191,7 +191,7 @@ def test_a_network_that_gives_no_number_is_said():
     log = gaussian(40)
     actions = log.trajectories.actions.copy()
     actions[8] = 1e101
-    far = Held(replace(log.trajectories, actions=actions), log.schema)
+    far = InMemory(replace(log.trajectories, actions=actions), log.schema)
     with pytest.raises(
         ValueError, match=r"actions: \[1e\+101, .* in episode 1, step 3 is too large"
     ):
@@ -199,7 +199,7 @@ def test_a_network_that_gives_no_number_is_said():
 
 
 def test_counts_are_chosen_where_a_table_is_small(monkeypatch):
-    monkeypatch.setattr("reweigh.behaviour.estimate.network", QUICK)
+    monkeypatch.setattr("reweigh.behaviour.estimate.fit_network", QUICK)
     two = replace(NUMBER, choices=(2,))
 
     def described(states):

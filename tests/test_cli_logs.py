@@ -120,7 +120,7 @@ def test_estimated_behaviours_are_marked_and_calibrated(reweigh, steps):
     assert "calibration" in out
     log = TrajectoryLog.open("estimated")
     assert log.schema.estimated
-    assert np.abs(log.read().log_probs - np.log(0.5)).max() < 0.5
+    assert np.abs(log.read().log_prob_behaviour - np.log(0.5)).max() < 0.5
     code, _, err = reweigh("import", steps, "twice", "--estimate-behaviour")
     assert code == 2
     assert "nothing to estimate" in err

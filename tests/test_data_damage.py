@@ -182,10 +182,10 @@ def test_a_delta_table_of_something_else_is_refused(tmp_path, log):
         TrajectoryLog.open(tmp_path / "other")
 
 
-def test_a_log_of_a_newer_format_is_refused(log):
+def test_a_log_of_another_format_is_refused(log):
     commit = commit_file(log, 0)
-    commit.write_text(commit.read_text().replace('"reweigh.format":"1"', '"reweigh.format":"2"'))
-    with pytest.raises(ValueError, match=r"format 2.*reads format 1"):
+    commit.write_text(commit.read_text().replace('"reweigh.format":"2"', '"reweigh.format":"1"'))
+    with pytest.raises(ValueError, match=r"format 1.*reads format 2"):
         TrajectoryLog.open(log.path)
 
 

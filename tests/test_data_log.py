@@ -107,7 +107,7 @@ def test_any_delta_reader_finds_names_units_and_values(tmp_path):
     written = fill(log, 1, length=3)
     table = DeltaTable(str(log.path))
     schema = pa.schema(table.schema().to_arrow())
-    assert schema.field("log_probs").metadata == {b"unit": b"nat"}
+    assert schema.field("log_prob_behaviour").metadata == {b"unit": b"nat"}
     assert all(b"unit" in (field.metadata or {}) for field in schema)
     rows = table.to_pyarrow_table().to_pylist()
     assert rows[1]["rewards"] == written.rewards[3:].tolist()
@@ -254,7 +254,7 @@ def test_every_refusal_writes_nothing(tmp_path):
     good = random_trajectories(CARTPOLE, [3, 2], np.random.default_rng(0))
     bad = {
         "rewards": np.full(5, np.nan),
-        "log_probs": np.full(5, 0.5),
+        "log_prob_behaviour": np.full(5, 0.5),
         "observations": np.full((5, 4), np.inf, np.float32),
         "actions": np.zeros((5, 1), np.int64),
         "lengths": np.array([5, 0]),

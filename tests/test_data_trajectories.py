@@ -29,7 +29,7 @@ def pieces(trajectories):
         )
 
 
-STEPS = {"observations", "actions", "rewards", "log_probs"}
+STEPS = {"observations", "actions", "rewards", "log_prob_behaviour"}
 
 
 def test_a_schema_survives_json():
@@ -161,9 +161,9 @@ def test_terminated_and_truncated_at_once_is_valid():
         ("rewards", np.nan),
         ("rewards", np.inf),
         ("observations", np.nan),
-        ("log_probs", -np.inf),
-        ("log_probs", np.nan),
-        ("log_probs", 0.25),
+        ("log_prob_behaviour", -np.inf),
+        ("log_prob_behaviour", np.nan),
+        ("log_prob_behaviour", 0.25),
     ],
 )
 def test_a_value_that_cannot_be_is_named_by_column_episode_and_step(name, value):
@@ -179,7 +179,7 @@ def test_the_step_is_that_of_the_episode_not_of_the_fragment():
 
 def test_a_density_may_exceed_one():
     density = replace(CARTPOLE, discrete_actions=False)
-    with_value("log_probs", 3, 2.5).validate(density)
+    with_value("log_prob_behaviour", 3, 2.5).validate(density)
 
 
 @pytest.mark.parametrize("name", ["policy_version", "time_start", "episode"])
@@ -208,7 +208,7 @@ def test_a_continuous_action_that_is_not_finite_is_refused():
         ("observations", np.zeros((5, 4)), r"float64\[4\].*float32\[4\]"),
         ("observations", np.zeros((5, 3), np.float32), r"float32\[3\].*float32\[4\]"),
         ("actions", np.zeros((5, 1), np.int64), r"int64\[1\].*int64\[\]"),
-        ("log_probs", np.zeros(5, np.float32), r"float32\[\].*float64\[\]"),
+        ("log_prob_behaviour", np.zeros(5, np.float32), r"float32\[\].*float64\[\]"),
         ("rewards", np.zeros(4), "4 entries for 5 steps"),
         ("seed", np.zeros(3, np.int64), "3 entries for 2 fragments"),
         ("terminated", np.zeros(2, np.int64), r"int64\[\].*bool\[\]"),

@@ -58,7 +58,7 @@ def walk(episodes: int, seed: int = 0, horizon: int = 6) -> rw.Trajectories:
         observations=np.array([s for s, *_ in flat]),
         actions=np.array([a for _, a, *_ in flat]),
         rewards=np.array([r for *_, r, _ in flat]),
-        log_probs=np.array([p for *_, p in flat]),
+        log_prob_behaviour=np.array([p for *_, p in flat]),
         lengths=lengths,
         final_observations=final,
         terminated=final == 3,
@@ -173,7 +173,7 @@ def test_what_does_not_apply_is_said_not_raised_unless_nothing_is_left(log):
 def test_without_the_behaviours_log_probabilities_only_models_and_means_are_left(tmp_path):
     log = rw.TrajectoryLog.create(tmp_path / "log", replace(SCHEMA, behaviour=MISSING))
     t = walk(30)
-    log.append(replace(t, log_probs=np.full(t.steps, np.nan)))
+    log.append(replace(t, log_prob_behaviour=np.full(t.steps, np.nan)))
     found = rw.evaluate(log, TARGET)
     assert set(found.estimates) == {"behaviour", "direct_method"}
     assert "--estimate-behaviour" in found.left_out["per_decision"]
@@ -195,8 +195,8 @@ def test_what_is_refused_altogether(log, tmp_path):
     broken[4] = np.nan
     with pytest.raises(ValueError, match=r"reward of episode \d+, step \d+, is nan"):
         rw.evaluate(replace(t, rewards=broken), TARGET)
-    with pytest.raises(ValueError, match=r"log_probs: 0\.5 in episode 0, step 0"):
-        rw.evaluate(replace(t, log_probs=np.full(t.steps, 0.5)), TARGET)
+    with pytest.raises(ValueError, match=r"log_prob_behaviour: 0\.5 in episode 0, step 0"):
+        rw.evaluate(replace(t, log_prob_behaviour=np.full(t.steps, 0.5)), TARGET)
     with pytest.raises(ValueError, match="rewards: 3 entries for"):
         rw.evaluate(replace(t, rewards=t.rewards[:3]), TARGET)
     more = Leaning([0.5] * 4)

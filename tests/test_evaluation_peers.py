@@ -220,7 +220,7 @@ def with_values(lengths, seed, *, gamma=0.9, actions=3, rewards=None, q=None):
         observations=states,
         actions=chosen,
         rewards=rewards,
-        log_probs=np.log(behaviour[states, chosen]),
+        log_prob_behaviour=np.log(behaviour[states, chosen]),
         lengths=np.array(lengths),
         final_observations=np.zeros(n, dtype=np.int64),
         terminated=np.ones(n, dtype=bool),

@@ -40,15 +40,15 @@ def fragments(schema, shapes, seed=0):
     ends = {name: np.zeros(len(made), dtype=bool) for name in ("terminated", "truncated")}
     ends["terminated"][last] = rng.random(len(shapes)) < 0.5
     ends["truncated"][last] = rng.random(len(shapes)) < 0.5  # both, and neither, among them
-    log_probs = made.log_probs
+    log_prob_behaviour = made.log_prob_behaviour
     if schema.behaviour == MISSING:
         # Any NaN: the bits that say which are to come back as well.
         bits = 0x7FF8000000000000 + rng.integers(0, 1 << 40, made.steps)
-        log_probs = bits.astype(np.uint64).view(np.float64)
+        log_prob_behaviour = bits.astype(np.uint64).view(np.float64)
     return replace(
         made,
         **ends,
-        log_probs=log_probs,
+        log_prob_behaviour=log_prob_behaviour,
         episode=np.repeat(rng.permutation(len(shapes)), spans),
         time_start=np.concatenate([s + f for s, f in zip(starts, first, strict=True)]),
         policy_version=rng.integers(0, 3, len(made)),
@@ -123,10 +123,10 @@ def test_a_log_goes_out_a_few_episodes_at_a_time(tmp_path, monkeypatch, target):
 def test_an_export_may_lose_its_log_probs(tmp_path, target):
     log = logged(tmp_path / "log", fragments(CARTPOLE, [[3], [2, 1]]), CARTPOLE)
     export_log(log, tmp_path / target)
-    layout = Layout(log_probs="")
+    layout = Layout(log_prob_behaviour="")
     report = import_log(tmp_path / target, tmp_path / "again", layout=layout, unfinished=keep)
     assert report.schema == replace(CARTPOLE, behaviour=MISSING)
-    assert np.isnan(TrajectoryLog.open(tmp_path / "again").read().log_probs).all()
+    assert np.isnan(TrajectoryLog.open(tmp_path / "again").read().log_prob_behaviour).all()
     with pytest.raises(ValueError, match="says itself what its columns are"):
         import_log(tmp_path / target, tmp_path / "more", layout=Layout(rewards="r"))
 
@@ -162,7 +162,7 @@ def test_minari_opens_it(tmp_path):
     assert first.actions.tolist() == made.actions[:5].tolist()
     assert first.terminations.tolist() == [False] * 4 + [made.terminated[1]]
     assert first.truncations.tolist() == [False] * 4 + [made.truncated[1]]
-    assert first.infos["log_probs"][1:].tolist() == made.log_probs[:5].tolist()
+    assert first.infos["log_prob_behaviour"][1:].tolist() == made.log_prob_behaviour[:5].tolist()
     versions = np.repeat(made.policy_version, made.lengths)
     assert first.infos["policy_version"][1:].tolist() == versions[:5].tolist()
     (metadata,) = dataset.storage.get_episode_metadata([0])
@@ -203,7 +203,7 @@ def test_what_minari_combines_keeps_log_probs_and_policies(tmp_path, monkeypatch
     report = import_log("both-v0", tmp_path / "again")
     again = TrajectoryLog.open(tmp_path / "again").read()
     assert report.format == "Minari, hdf5"
-    assert again.log_probs.tobytes() == made.log_probs.tobytes()
+    assert again.log_prob_behaviour.tobytes() == made.log_prob_behaviour.tobytes()
     assert again.policy_version.tolist() == [4, 7] and again.lengths.tolist() == [3, 2]
 
 
@@ -217,7 +217,7 @@ def test_any_reader_of_parquet_finds_the_episodes(tmp_path):
     assert np.array(row["observations"]).shape == (5, 4)
     assert row["lengths"] == [3, 2] and row["policy_version"] == made.policy_version[:2].tolist()
     assert row["time_start"] == made.time_start[0] and row["truncated"] == made.truncated[1]
-    assert table.schema.field("log_probs").metadata == {b"unit": b"nat"}
+    assert table.schema.field("log_prob_behaviour").metadata == {b"unit": b"nat"}
     assert json.loads(table.schema.metadata[b"reweigh.schema"])["environment"] == "CartPole-v1"
 
 

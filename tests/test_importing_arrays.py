@@ -23,7 +23,7 @@ def d4rl(made, *, after=True):
         "rewards": log.rewards,
         "terminals": ends[0],
         "timeouts": ends[1],
-        "infos/action_log_probs": log.log_probs,
+        "infos/action_log_probs": log.log_prob_behaviour,
         **({"next_observations": following} if after else {}),
     }
 
@@ -48,7 +48,7 @@ def test_d4rl_arrays_come_back_bit_for_bit(tmp_path, monkeypatch, name, discrete
     made = episodes([3, 1, 5, 2], discrete=discrete)
     report, log = imported(save(tmp_path / name, d4rl(made)), tmp_path)
     assert_same_bits(log, expected(made))
-    assert report.columns["log_probs"] == ("infos/action_log_probs",)
+    assert report.columns["log_prob_behaviour"] == ("infos/action_log_probs",)
     assert report.columns["truncated"] == ("timeouts",)
     assert report.schema.action.choices == ((3,) if discrete else ())
     assert report.notes == () and report.unread == ()
@@ -87,7 +87,7 @@ def test_log_probs_that_are_not_there_are_missing(tmp_path):
     columns = d4rl(episodes([3, 2]), after=False)
     del columns["infos/action_log_probs"]
     report, log = imported(save(tmp_path / "s.hdf5", columns), tmp_path)
-    assert report.schema.behaviour == "missing" and np.isnan(log.log_probs).all()
+    assert report.schema.behaviour == "missing" and np.isnan(log.log_prob_behaviour).all()
     assert "No importance weight exists without them" in report.notes[1]
     assert "--estimate-behaviour" in str(report)
     assert log.final_observations.tolist() == log.observations[[2, 4]].tolist()
@@ -114,7 +114,7 @@ def test_a_folder_of_npz_files_has_an_episode_in_each(tmp_path):
             observations=np.array([*e.observations, e.after]),
             actions=np.array(e.actions),
             rewards=np.array(e.rewards),
-            log_probs=np.array(e.log_probs),
+            log_prob_behaviour=np.array(e.log_prob_behaviour),
             terminated=np.array(e.terminated),
             truncated=np.array([e.truncated]),
         )
@@ -146,7 +146,7 @@ def test_floats_that_look_like_choices_and_a_clock(tmp_path, name):
     ("column", "value", "message"),
     [
         ("infos/action_log_probs", -np.inf, "in episode 1, step 2 has probability 0"),
-        ("infos/action_log_probs", 0.5, "log_probs: 0.5 in episode 1, step 2"),
+        ("infos/action_log_probs", 0.5, "log_prob_behaviour: 0.5 in episode 1, step 2"),
         ("rewards", np.nan, "rewards: nan in episode 1, step 2"),
         ("observations", np.nan, "observations: .*nan.* in episode 1, step 2"),
         ("actions", -1, "actions: -1 in episode 1, step 2"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from importing_samples import episodes, expected, imported, left_behind, step_rows, write
 
 from reweigh.data import ArraySpec, Trajectories, TrajectoryLog, TrajectorySchema
-from reweigh.data.importing import READERS, Layout, Source, import_log, with_log_probs
+from reweigh.data.importing import READERS, Layout, Source, import_log, with_log_prob_behaviour
 from reweigh.data.importing.detect import detect, open_as
 from reweigh.data.importing.unfinished import drop, keep, open_ends, refuse, truncated
 from reweigh.data.importing.write import rebatched
@@ -213,12 +213,12 @@ def test_missing_log_probs_are_estimated_and_marked(tmp_path):
     opened = []
 
     def estimate(log):
-        assert log.schema.behaviour == MISSING and np.isnan(log.read().log_probs).all()
+        assert log.schema.behaviour == MISSING and np.isnan(log.read().log_prob_behaviour).all()
         opened.append(log.read())
         return lambda batch: -1.0 - batch.actions, "counted by hand"
 
     report, log = imported(source, tmp_path, estimate=estimate)
-    assert_same_bits(log, replace(expected(made), log_probs=-1.0 - expected(made).actions))
+    assert_same_bits(log, replace(expected(made), log_prob_behaviour=-1.0 - expected(made).actions))
     assert len(opened) == 1
     assert report.schema.behaviour == "counted by hand" and report.schema.estimated
     assert TrajectoryLog.open(tmp_path / "log").schema == report.schema
@@ -229,11 +229,11 @@ def test_missing_log_probs_are_estimated_and_marked(tmp_path):
 def test_an_estimate_that_fails_leaves_nothing(tmp_path):
     missing = replace(SMALL, behaviour=MISSING)
     made = whole_episodes([3, 2])
-    made.log_probs[:] = np.nan
-    for log_probs, message in (
-        (lambda batch: np.zeros(3), r"log_probs gave shape \[3\] for 5 steps"),
+    made.log_prob_behaviour[:] = np.nan
+    for log_prob_behaviour, message in (
+        (lambda batch: np.zeros(3), r"log_prob_behaviour gave shape \[3\] for 5 steps"),
         (lambda batch: np.log(np.arange(5.0) / 9), "in episode 0, step 0 has probability 0"),
-        (lambda batch: np.full(5, np.nan), "log_probs: nan in episode 0, step 0"),
+        (lambda batch: np.full(5, np.nan), "log_prob_behaviour: nan in episode 0, step 0"),
     ):
         with (
             np.errstate(divide="ignore"),
@@ -243,7 +243,7 @@ def test_an_estimate_that_fails_leaves_nothing(tmp_path):
                 "x",
                 tmp_path / "log",
                 reader=reader(made, schema=missing),
-                estimate=lambda log, f=log_probs: (f, "guessed"),
+                estimate=lambda log, f=log_prob_behaviour: (f, "guessed"),
             )
     assert left_behind(tmp_path) == []
 
@@ -257,27 +257,27 @@ def test_what_is_recorded_is_not_estimated(tmp_path):
 def test_a_copy_with_other_log_probs_is_the_same_otherwise(tmp_path):
     import_log("x", tmp_path / "log", reader=reader(in_fragments()), unfinished=keep)
     log = TrajectoryLog.open(tmp_path / "log")
-    copy = with_log_probs(
+    copy = with_log_prob_behaviour(
         log, tmp_path / "copy", lambda b: -1.0 - b.actions, behaviour="made up", max_steps=7
     )
     before = log.read()
     assert copy.path == tmp_path / "copy" and copy.schema.behaviour == "made up"
-    assert_same_bits(copy.read(), replace(before, log_probs=-1.0 - before.actions))
+    assert_same_bits(copy.read(), replace(before, log_prob_behaviour=-1.0 - before.actions))
     with pytest.raises(ValueError, match="say where the log-probs come from"):
-        with_log_probs(log, tmp_path / "more", lambda b: b.rewards, behaviour=MISSING)
+        with_log_prob_behaviour(log, tmp_path / "more", lambda b: b.rewards, behaviour=MISSING)
     assert left_behind(tmp_path) == ["copy", "log"]
 
 
 def test_certain_actions_are_doubted(tmp_path):
     made = whole_episodes([3, 2])
-    made.log_probs[:] = 0.0
+    made.log_prob_behaviour[:] = 0.0
     report = import_log("x", tmp_path / "log", reader=reader(made))
     assert "Every action has probability 1" in report.notes[0]
-    made.log_probs[4] = -0.5
+    made.log_prob_behaviour[4] = -0.5
     report = import_log("x", tmp_path / "log2", reader=reader(made))
     assert report.notes == ()
     continuous = replace(SMALL, action=ArraySpec("int64", ()), discrete_actions=False)
-    made.log_probs[:] = 0.0
+    made.log_prob_behaviour[:] = 0.0
     report = import_log("x", tmp_path / "log3", reader=reader(made, schema=continuous))
     assert report.notes == ()
 
@@ -297,11 +297,11 @@ def test_a_log_is_copied_bit_for_bit(tmp_path):
 def test_a_log_may_lose_its_log_probs_and_get_others(tmp_path):
     log = TrajectoryLog.create(tmp_path / "log", CARTPOLE)
     log.append(random_trajectories(CARTPOLE, [3, 1, 4], np.random.default_rng(0)))
-    layout = Layout(log_probs="", environment="Other-v0")
+    layout = Layout(log_prob_behaviour="", environment="Other-v0")
     report = import_log(tmp_path / "log", tmp_path / "copy", layout=layout)
     assert report.schema == replace(CARTPOLE, behaviour=MISSING, environment="Other-v0")
-    assert np.isnan(TrajectoryLog.open(tmp_path / "copy").read().log_probs).all()
-    for layout in (Layout(log_probs="x"), Layout(rewards="x"), Layout(choices=(3,))):
+    assert np.isnan(TrajectoryLog.open(tmp_path / "copy").read().log_prob_behaviour).all()
+    for layout in (Layout(log_prob_behaviour="x"), Layout(rewards="x"), Layout(choices=(3,))):
         with pytest.raises(ValueError, match="says itself what its columns are"):
             import_log(tmp_path / "log", tmp_path / "more", layout=layout)
 
@@ -339,7 +339,8 @@ def test_the_report_is_a_few_plain_lines(tmp_path):
         f"{tmp_path / 'log'}: 5 steps in 2 episodes of s (1 terminated, 1 truncated), from CSV, "
         "one row a step",
         "observations float64[2], discrete actions int64[] (3 choices), log-probabilities recorded",
-        "observations from observation; actions from action; rewards from reward; log_probs from "
-        "log_prob; episode from episode; time from step; terminated from terminated; truncated "
-        "from truncated; next_observations from next_observation",
+        "observations from observation; actions from action; rewards from reward; "
+        "log_prob_behaviour from log_prob; episode from episode; time from step; "
+        "terminated from terminated; truncated from truncated; next_observations from "
+        "next_observation",
     ]

@@ -42,7 +42,7 @@ def buffers(made, *, infos=True, observations=None, actions=None):
             terminations=[False] * (len(e.rewards) - 1) + [e.terminated],
             truncations=[False] * (len(e.rewards) - 1) + [e.truncated],
             infos={
-                "policy": {"log_prob": np.array([0.0, *e.log_probs])},
+                "policy": {"log_prob": np.array([0.0, *e.log_prob_behaviour])},
                 "frame": np.arange(len(e.rewards) + 1),
                 "word": ["text"] * (len(e.rewards) + 1),
             }
@@ -73,7 +73,7 @@ def seeded(made):
     return replace(expected(made), seed=np.array(seeds))
 
 
-LAYOUT = Layout(log_probs="policy/log_prob")
+LAYOUT = Layout(log_prob_behaviour="policy/log_prob")
 
 
 @pytest.mark.parametrize("discrete", [True, False])
@@ -90,7 +90,7 @@ def test_a_dataset_comes_back_bit_for_bit(datasets, tmp_path, kind, discrete):
         *(("int64", (), (3,)) if discrete else ("float64", (2,)))
     )
     assert report.schema.discrete_actions == discrete
-    assert report.columns["log_probs"] == ("infos/policy/log_prob",)
+    assert report.columns["log_prob_behaviour"] == ("infos/policy/log_prob",)
     assert report.unread == ("infos/frame",) and report.notes == ()
 
 
@@ -99,7 +99,7 @@ def test_a_dataset_is_found_by_its_name(datasets, tmp_path):
     create(buffers(made), action=spaces.Discrete(3), env="CartPole-v1")
     report, log = imported("mine/test-v0", tmp_path)
     assert report.schema.environment == "CartPole-v1"
-    assert report.schema.behaviour == "missing" and np.isnan(log.log_probs).all()
+    assert report.schema.behaviour == "missing" and np.isnan(log.log_prob_behaviour).all()
     assert "No importance weight exists" in report.notes[0]
     with pytest.raises(ValueError, match=r"no Minari dataset of that name in .*minari download"):
         import_log("mine/other-v0", tmp_path / "log2")
@@ -112,7 +112,7 @@ def test_usual_names_of_log_probs_are_found(datasets, tmp_path):
     ]
     create(buffer, action=spaces.Discrete(3))
     report, log = imported("mine/test-v0", tmp_path)
-    assert report.columns["log_probs"] == ("infos/action_logp",)
+    assert report.columns["log_prob_behaviour"] == ("infos/action_logp",)
     assert_same_bits(log, seeded(made))
 
 
@@ -252,8 +252,8 @@ def test_choices_may_be_given(datasets, tmp_path):
 def test_a_step_that_cannot_be(datasets, tmp_path, kind):
     for i, (column, value, message) in enumerate(
         [
-            ("log_probs", -np.inf, "in episode 1, step 2 has probability 0"),
-            ("log_probs", 0.5, "log_probs: 0.5 in episode 1, step 2"),
+            ("log_prob_behaviour", -np.inf, "in episode 1, step 2 has probability 0"),
+            ("log_prob_behaviour", 0.5, "log_prob_behaviour: 0.5 in episode 1, step 2"),
             ("rewards", np.nan, "rewards: nan in episode 1, step 2"),
             ("actions", 3, "actions: 3 in episode 1, step 2"),
         ]

@@ -179,7 +179,7 @@ def test_columns_by_other_names_are_named(tmp_path):
         observations=("saw",),
         actions=("did",),
         rewards="got",
-        log_probs="lp",
+        log_prob_behaviour="lp",
         episode="who",
         time="when",
         terminated="died",
@@ -189,7 +189,7 @@ def test_columns_by_other_names_are_named(tmp_path):
     )
     report, log = imported(write(tmp_path / "s.jsonl", rows), tmp_path, layout=layout)
     assert_same_bits(log, expected(made))
-    assert report.columns["log_probs"] == ("lp",)
+    assert report.columns["log_prob_behaviour"] == ("lp",)
     assert report.schema.environment == "Mine-v0"
 
 
@@ -222,7 +222,7 @@ def test_probabilities_become_log_probs(tmp_path):
     ]
     _, log = imported(write(tmp_path / "s.csv", rows), tmp_path)
     probabilities = np.array([row["pscore"] for row in rows])
-    assert log.log_probs.tobytes() == np.log(probabilities).tobytes()
+    assert log.log_prob_behaviour.tobytes() == np.log(probabilities).tobytes()
 
 
 def test_log_probs_count_before_probabilities_and_neither_if_there_shall_be_none(tmp_path):
@@ -231,7 +231,7 @@ def test_log_probs_count_before_probabilities_and_neither_if_there_shall_be_none
     report, log = imported(path, tmp_path)
     assert_same_bits(log, expected(made))
     assert report.unread == ("prob",)
-    report = import_log(path, tmp_path / "none", layout=Layout(log_probs=""))
+    report = import_log(path, tmp_path / "none", layout=Layout(log_prob_behaviour=""))
     assert report.schema.behaviour == "missing" and report.unread == ("log_prob", "prob")
     report = import_log(path, tmp_path / "half", layout=Layout(probabilities="prob"))
     assert report.schema.behaviour == "recorded" and report.unread == ("log_prob",)
@@ -248,12 +248,14 @@ def test_parquet_is_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
 
 def test_densities_may_be_above_one(tmp_path):
     rows = [{**row, "log_prob": 1.5} for row in step_rows(episodes([2], discrete=False))]
-    assert (imported(write(tmp_path / "s.jsonl", rows), tmp_path)[1].log_probs == 1.5).all()
+    assert (
+        imported(write(tmp_path / "s.jsonl", rows), tmp_path)[1].log_prob_behaviour == 1.5
+    ).all()
     (tmp_path / "more").mkdir()
     rows = [{**row, "p": 4.0} for row in rows]
     layout = Layout(probabilities="p")
     _, log = imported(write(tmp_path / "p.jsonl", rows), tmp_path / "more", layout=layout)
-    assert (log.log_probs == np.log(4.0)).all()
+    assert (log.log_prob_behaviour == np.log(4.0)).all()
 
 
 def test_a_column_of_another_policy_version_cuts_an_episode(tmp_path):
@@ -357,7 +359,7 @@ def test_a_number_that_turns_out_not_whole_is_a_float(tmp_path, monkeypatch, suf
     rows[150] |= {"reward": 0.5, "log_prob": -0.5}
     source = write(tmp_path / f"s.{suffix}", rows)
     report, log = imported(source, tmp_path)
-    assert log.rewards.sum() == 0.5 and log.log_probs.sum() == -199.5
+    assert log.rewards.sum() == 0.5 and log.log_prob_behaviour.sum() == -199.5
     assert report.schema.observation == ArraySpec("int64", (), (4,))
     rows[151]["state"] = 1.5
     (tmp_path / "more").mkdir()
@@ -578,8 +580,8 @@ LISTS = episode_rows(episodes([3, 4, 2]))
     ("values", "message"),
     [
         ({"log_prob": float("-inf")}, "in episode 1, step 2 has probability 0 under the behaviour"),
-        ({"log_prob": 0.1}, "log_probs: 0.1 in episode 1, step 2; .* is at most 0"),
-        ({"log_prob": float("nan")}, "log_probs: nan in episode 1, step 2; only finite"),
+        ({"log_prob": 0.1}, "log_prob_behaviour: 0.1 in episode 1, step 2; .* is at most 0"),
+        ({"log_prob": float("nan")}, "log_prob_behaviour: nan in episode 1, step 2; only finite"),
         ({"reward": float("nan")}, "rewards: nan in episode 1, step 2"),
         ({"reward": None}, "rewards: nan in episode 1, step 2"),
         ({"reward": float("inf")}, "rewards: inf in episode 1, step 2"),
@@ -608,7 +610,7 @@ def test_a_probability_that_cannot_be(tmp_path):
         (0.0, "The action in episode 1, step 2 has probability 0"),
         (1.5, "probability: 1.5 is not a probability, in episode 1, step 2"),
         (-0.1, "probability: -0.1 is not a probability, in episode 1, step 2"),
-        (None, "log_probs: nan in episode 1, step 2"),
+        (None, "log_prob_behaviour: nan in episode 1, step 2"),
     ):
         refused(tmp_path, changed(rows, 5, probability=value), message, layout=layout)
 
@@ -653,7 +655,10 @@ def test_an_episode_that_does_not_begin_at_its_beginning(tmp_path):
     ("values", "message"),
     [
         ({"actions": [0, 1, 0]}, "actions: 3 entries in episode 1, which has 4 rewards.*at step 3"),
-        ({"log_probs": [-1.0] * 5}, "log_probs: 5 entries in episode 1.*at step 4"),
+        (
+            {"log_prob_behaviour": [-1.0] * 5},
+            "log_prob_behaviour: 5 entries in episode 1.*at step 4",
+        ),
         ({"observations": [[0.0, 0.0]] * 4}, "observations: .* entries in episode 0"),
         (
             {"observations": [[0.0, 0.0], [1.0]] + [[0.0, 0.0]] * 3},
@@ -662,7 +667,10 @@ def test_an_episode_that_does_not_begin_at_its_beginning(tmp_path):
         ({"rewards": [0.0, 0.0, float("nan"), 0.0]}, "rewards: nan in episode 1, step 2"),
         ({"rewards": None}, "rewards: a value is missing, in episode 1, step 0"),
         ({"rewards": [], "actions": []}, "Episode 1, step 0: it has no steps"),
-        ({"log_probs": [-1.0, -1.0, float("-inf"), -1.0]}, "episode 1, step 2 has probability 0"),
+        (
+            {"log_prob_behaviour": [-1.0, -1.0, float("-inf"), -1.0]},
+            "episode 1, step 2 has probability 0",
+        ),
         ({"actions": [0, 1, None, 0]}, "actions: a value is missing, in episode 1, step 2"),
         ({"terminated": [False, True, False, True]}, "Episode 1 goes on after step 1"),
         ({"truncated": False, "terminated": False}, "Episode 1 has no end: step 3"),
@@ -694,7 +702,7 @@ def test_a_column_that_is_not_there(tmp_path, name):
 
 
 def test_two_columns_for_one_thing(tmp_path):
-    layout = Layout(log_probs="log_prob", probabilities="log_prob")
+    layout = Layout(log_prob_behaviour="log_prob", probabilities="log_prob")
     refused(tmp_path, ROWS, "name one of them", layout=layout)
 
 
@@ -886,7 +894,7 @@ def test_files_may_differ_in_what_numbers_they_hold(tmp_path):
     assert import_log(folder, tmp_path / "log").steps == 9
     lost = [{**row, "log_prob": None} for row in ROWS[3:]]
     folder = parts(tmp_path / "lost", ROWS[:3], lost)
-    with pytest.raises(ValueError, match="log_probs: nan in episode 1, step 0"):
+    with pytest.raises(ValueError, match="log_prob_behaviour: nan in episode 1, step 0"):
         import_log(folder, tmp_path / "log2")
 
 

@@ -10,11 +10,11 @@ from problems import ending
 
 import reweigh as rw
 from reweigh.data.batch import Batch
+from reweigh.data.episodes import Folds, InMemory, Shares
 from reweigh.evaluation.sample import Sample
-from reweigh.learning import division as module
 from reweigh.learning.config import LearnConfig
-from reweigh.learning.division import Division, InMemory, Shares, minibatches, pick
-from reweigh.learning.learn import learn, learning
+from reweigh.learning.division import HELD, Division, minibatches
+from reweigh.learning.learn import learning
 
 PROBLEM = ending(horizon=6)
 LOG = PROBLEM.sample(300, seed=0)
@@ -53,8 +53,6 @@ def test_what_an_episode_holds_has_no_say():
 
 
 def test_another_seed_divides_otherwise_and_no_seed_like_the_folds_of_a_behaviour():
-    from reweigh.behaviour.episodes import Folds
-
     numbers = np.arange(10_000)
     mine = SHARES.part_of(numbers)
     assert (mine != Shares(0.2, 0.4, seed=1).part_of(numbers)).mean() > 0.5
@@ -67,12 +65,12 @@ def test_picked_episodes_are_those_and_nothing_else():
     which = torch.tensor([7, 3, 250, 3])
     policy = PROBLEM.policy()
     expected = Sample.of(batch, policy, discount=0.9).select(which)
-    found = Sample.of(pick(batch, which), policy, discount=0.9)
+    found = Sample.of(batch.select(which), policy, discount=0.9)
     for name in ("rewards", "log_prob_target", "log_prob_behaviour", "returns"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name))
-    assert pick(batch, which).episode.tolist() == which.tolist()
+    assert batch.select(which).episode.tolist() == which.tolist()
     assert (
-        pick(batch, which).final_observations.tolist() == batch.final_observations[which].tolist()
+        batch.select(which).final_observations.tolist() == batch.final_observations[which].tolist()
     )
 
 
@@ -93,9 +91,10 @@ def stored(tmp_path):
     return log
 
 
-def outcome(log, meanwhile=lambda: None):
+def outcome(log, meanwhile=lambda: None, held=HELD):
     config = LearnConfig(epochs=4, hidden=(), discount=0.9, patience=4)
-    steps = learning(log, PROBLEM.behaviour_policy(), config=config)
+    policy = PROBLEM.behaviour_policy()
+    steps = learning(log, policy, config=config, at_once=400, held=held)
     while True:
         try:
             next(steps)
@@ -107,20 +106,16 @@ def outcome(log, meanwhile=lambda: None):
     return timeless, learnt.candidate and learnt.candidate.state_dict()["logits"].tolist()
 
 
-def test_a_log_that_is_streamed_gives_the_numbers_of_one_that_is_held(stored, monkeypatch):
-    monkeypatch.setattr(module, "AT_ONCE", 400)
+def test_a_log_that_is_streamed_gives_the_numbers_of_one_that_is_held(stored):
     held = outcome(stored)
     assert outcome(LOG) == held
-    monkeypatch.setattr(module, "HELD", 0)
-    assert outcome(stored) == held
-    assert outcome(str(stored.path)) == held
+    assert outcome(stored, held=0) == held
+    assert outcome(str(stored.path), held=0) == held
 
 
-@pytest.mark.parametrize("held", [0, module.HELD])
-def test_what_is_appended_meanwhile_is_not_read(held, stored, monkeypatch):
-    monkeypatch.setattr(module, "AT_ONCE", 400)
+@pytest.mark.parametrize("held", [0, HELD])
+def test_what_is_appended_meanwhile_is_not_read(held, stored):
     expected = outcome(LOG)
-    monkeypatch.setattr(module, "HELD", held)
     more = PROBLEM.sample(200, seed=1)
     more = replace(more, episode=more.episode + 300)
     writer = rw.TrajectoryLog.open(stored.path)
@@ -131,7 +126,7 @@ def test_what_is_appended_meanwhile_is_not_read(held, stored, monkeypatch):
             writer.append(more)
         more = more.select(slice(0))
 
-    assert outcome(stored, meanwhile=append) == expected
+    assert outcome(stored, meanwhile=append, held=held) == expected
     assert stored.summary().episodes == 500
     assert stored.at_present().summary().episodes == 500
 
@@ -143,7 +138,7 @@ class Alive:
         self.batches = weakref.WeakValueDictionary()
         self.most = self.read = 0
         original = Batch.of
-        monkeypatch.setattr(module.Batch, "of", lambda t: self.add(original(t)))
+        monkeypatch.setattr(Batch, "of", lambda t: self.add(original(t)))
 
     def add(self, batch):
         self.read += 1
@@ -154,11 +149,11 @@ class Alive:
 
 @pytest.mark.parametrize("count", [200, 800])
 def test_memory_does_not_grow_with_a_log_that_is_streamed(count, monkeypatch):
-    monkeypatch.setattr(module, "AT_ONCE", 300)
-    monkeypatch.setattr(module, "HELD", 0)
     alive = Alive(monkeypatch)
     log = PROBLEM.sample(count, seed=2)
     config = LearnConfig(epochs=1, hidden=(), estimator="weighted_per_decision")
-    learn(log, PROBLEM.behaviour_policy(), config=config)
+    policy = PROBLEM.behaviour_policy()
+    for _ in learning(log, policy, config=config, at_once=300, held=0):
+        pass
     assert alive.read > 5 * log.steps / 300
     assert alive.most <= 2 * 300

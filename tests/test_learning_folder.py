@@ -12,10 +12,10 @@ from problems import alike, improvable
 
 import reweigh as rw
 from reweigh.acting.policy import build
+from reweigh.data.episodes import Shares
 from reweigh.data.policies import PolicyStore
 from reweigh.learning import folder as module
 from reweigh.learning.config import LearnConfig
-from reweigh.learning.division import Shares
 from reweigh.learning.folder import described_policy, learning_in
 
 CONFIG = LearnConfig(estimator="weighted_per_decision", minibatches=1, epochs=12)

@@ -11,10 +11,11 @@ from simulated import tabular_policy
 
 from reweigh.core.diagnostics import doubts, read, weight_health
 from reweigh.core.terms import influence, totals
+from reweigh.data.episodes import InMemory, Shares
 from reweigh.evaluation import importance
 from reweigh.evaluation.sample import Sample
 from reweigh.learning.critic import Critic, fitted_critic
-from reweigh.learning.division import Division, InMemory, Shares
+from reweigh.learning.division import Division
 from reweigh.learning.estimators import weighted_terms
 from reweigh.learning.improvement import (
     Comparison,
@@ -81,12 +82,10 @@ def test_bounds_are_one_sided():
     assert wider.low < estimate.low
 
 
-def test_parts_of_a_log_give_the_numbers_of_the_whole(monkeypatch):
-    from reweigh.learning import division
-
+def test_parts_of_a_log_give_the_numbers_of_the_whole():
     whole = found()
-    monkeypatch.setattr(division, "AT_ONCE", 150)
-    parts = Division.of(InMemory(LOG), Shares(0.2, 0.4, 0), steps=LOG.steps).test
+    shares = Shares(0.2, 0.4, 0)
+    parts = Division.of(InMemory(LOG), shares, steps=LOG.steps, at_once=150).test
     assert len(list(parts.batches())) > 5
     again = compare(parts, PROBLEM.policy(), None, discount=DISCOUNT, level=0.95)
     for one, other in (

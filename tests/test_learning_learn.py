@@ -14,10 +14,10 @@ from torch import nn
 
 import reweigh as rw
 from reweigh.core.diagnostics import doubts
+from reweigh.data.episodes import Shares
 from reweigh.data.trajectories import Trajectories
 from reweigh.learning import improvement as improvement_module
 from reweigh.learning.config import LearnConfig
-from reweigh.learning.division import Shares
 from reweigh.learning.learn import learn, learning
 
 PROBLEM = improvable(1, horizon=5)
@@ -425,12 +425,11 @@ def one(log):
     return replace(log, rewards=np.ones(log.steps))
 
 
-@pytest.mark.parametrize("name", ["rewards", "log_probs"])
+@pytest.mark.parametrize("name", ["rewards", "log_prob_behaviour"])
 def test_a_number_that_is_not_finite_is_refused_with_its_place(name):
     column = getattr(LOG, name).copy()
     column[17] = np.nan
-    named = "log_prob_behaviour" if name == "log_probs" else name
-    refused(rf"{named}: \[nan\] in episode 3, step 2; only finite", replace(LOG, **{name: column}))
+    refused(rf"{name}: \[nan\] in episode 3, step 2; only finite", replace(LOG, **{name: column}))
 
 
 def test_an_observation_that_is_not_finite_is_refused_with_its_place():
@@ -442,7 +441,7 @@ def test_an_observation_that_is_not_finite_is_refused_with_its_place():
 
 
 def test_missing_log_probabilities_are_refused_with_what_estimates_them():
-    log = replace(LOG, log_probs=np.full(LOG.steps, np.nan))
+    log = replace(LOG, log_prob_behaviour=np.full(LOG.steps, np.nan))
     refused("reweigh import LOG NEW_LOG --estimate-behaviour", log)
 
 

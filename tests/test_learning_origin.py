@@ -70,8 +70,11 @@ def test_the_oldest_is_taken_and_so_is_any_by_its_own_episodes_alone():
 
 
 def test_log_probabilities_of_few_decimals_are_still_those_of_a_policy():
-    for rounded in (LOG.log_probs.astype(np.float32).astype(np.float64), LOG.log_probs.round(3)):
-        log = replace(LOG, log_probs=rounded)
+    for rounded in (
+        LOG.log_prob_behaviour.astype(np.float32).astype(np.float64),
+        LOG.log_prob_behaviour.round(3),
+    ):
+        log = replace(LOG, log_prob_behaviour=rounded)
         refused(tabular_policy(LATER), log)
         assert not any(UNSEEN in note for note in notes(PROBLEM.behaviour_policy(), log))
 
@@ -87,7 +90,13 @@ def test_a_later_policy_that_differs_in_few_states_is_refused_too():
 def test_versions_that_are_one_policy_are_taken():
     log = two_versions(PROBLEM.behaviour)
     assert notes(PROBLEM.behaviour_policy(), log) == ()
-    assert notes(PROBLEM.behaviour_policy(), replace(log, log_probs=log.log_probs.round(4))) == ()
+    assert (
+        notes(
+            PROBLEM.behaviour_policy(),
+            replace(log, log_prob_behaviour=log.log_prob_behaviour.round(4)),
+        )
+        == ()
+    )
 
 
 def test_a_policy_that_sampled_nothing_is_taken_with_a_note():
@@ -135,7 +144,7 @@ def chance(policy, version, seed, episodes=500):
         observations=seen,
         actions=actions.numpy(),
         rewards=rng.normal(size=episodes),
-        log_probs=distribution.log_prob(actions).detach().double().numpy(),
+        log_prob_behaviour=distribution.log_prob(actions).detach().double().numpy(),
         lengths=nothing + 1,
         final_observations=seen,
         terminated=nothing == 0,

@@ -360,7 +360,7 @@ def logged(episodes):
         observations=np.tile([0, 1], episodes),
         actions=actions,
         rewards=actions + rng.normal(0, 0.1, 2 * episodes),
-        log_probs=np.full(2 * episodes, math.log(0.5)),
+        log_prob_behaviour=np.full(2 * episodes, math.log(0.5)),
         lengths=zeros + 2,
         final_observations=zeros,
         terminated=zeros == 0,

@@ -262,7 +262,7 @@ def logged(episodes):
         observations=nothing,
         actions=actions,
         rewards=actions + rng.normal(0, 0.1, episodes),
-        log_probs=np.full(episodes, math.log(0.5)),
+        log_prob_behaviour=np.full(episodes, math.log(0.5)),
         lengths=nothing + 1,
         final_observations=nothing,
         terminated=nothing == 0,

@@ -95,7 +95,9 @@ def test_the_log_holds_every_step_once_with_the_policy_that_took_it(uninterrupte
         mine = t.select(t.policy_version == version)
         policy = uninterrupted.load_policy(version)
         again = policy(torch.from_numpy(mine.observations)).log_prob(torch.from_numpy(mine.actions))
-        np.testing.assert_allclose(mine.log_probs, again.detach().numpy(), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            mine.log_prob_behaviour, again.detach().numpy(), rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ def test_progress_tells_what_the_weights_are(uninterrupted):
     policy = uninterrupted.load_policy(version + 1)
     with torch.no_grad():
         new = policy(torch.from_numpy(t.observations)).log_prob(torch.from_numpy(t.actions))
-    weights = np.exp(new.double().numpy() - t.log_probs)
+    weights = np.exp(new.double().numpy() - t.log_prob_behaviour)
     age = version - np.repeat(t.policy_version, t.lengths)
     assert last.reused_steps == t.steps
     assert last.max_weight == pytest.approx(weights.max(), rel=1e-5)
@@ -276,7 +278,7 @@ def batch_and_learner(**options):
         observations=random.normal(size=(steps, 4)).astype(np.float32),
         actions=random.integers(0, 2, steps),
         rewards=random.normal(size=steps),
-        log_probs=np.full(steps, np.log(0.5)),
+        log_prob_behaviour=np.full(steps, np.log(0.5)),
         lengths=lengths,
         final_observations=random.normal(size=(n, 4)).astype(np.float32),
         terminated=np.array([False, True, False]),

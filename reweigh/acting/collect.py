@@ -215,7 +215,7 @@ class Collector:
             observations=steps(observations),
             actions=steps(actions),
             rewards=steps(table("rewards")),
-            log_probs=steps(sampler.log_probs(observations, actions)),
+            log_prob_behaviour=steps(sampler.log_probs(observations, actions)),
             lengths=np.array([f.last - f.first + 1 for f in fragments]),
             final_observations=np.array(
                 [f.final_observation for f in fragments], dtype=observations.dtype

@@ -31,9 +31,9 @@ def calibrate(material: Material, fitted: Fitted) -> Calibration:
     """
     survey = material.survey
     measured = _Continuous(survey) if survey.choices is None else _Discrete(survey.choices)
-    beside = _Beside() if material.source.schema.behaviour == RECORDED else None
+    beside = _Beside() if material.schema.behaviour == RECORDED else None
     held_out = in_sample = 0.0
-    for t in material.source.stream_episodes(max_steps=material.at_once):
+    for t in material.stream():
         fold, estimated = material.folds.of_steps(t), np.empty(t.steps)
         in_sample += log_prob(ask(fitted.policies[-1], t.observations), t.actions).sum()
         for k in np.unique(fold).tolist():
@@ -43,7 +43,7 @@ def calibrate(material: Material, fitted: Fitted) -> Calibration:
             measured.add(distribution, t.actions[mine])
             if beside is not None:
                 corrected = fitted.log_prob(k, t.observations[mine], t.actions[mine])
-                beside.add(estimated[mine], corrected, t.log_probs[mine])
+                beside.add(estimated[mine], corrected, t.log_prob_behaviour[mine])
         refuse(estimated, np.isnan(estimated), t)
         held_out += estimated.sum()
     return Calibration(

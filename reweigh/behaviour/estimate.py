@@ -7,10 +7,11 @@ from torch import nn
 
 from reweigh.behaviour.calibrating import calibrate
 from reweigh.behaviour.calibration import Calibration
-from reweigh.behaviour.episodes import Episodes, Folds, at_once
 from reweigh.behaviour.fitted import Fitted, Material, Model, refuse
-from reweigh.behaviour.networks import network
+from reweigh.behaviour.networks import fit_network
+from reweigh.behaviour.survey import at_once
 from reweigh.behaviour.tables import MOST_CELLS, cells, counts
+from reweigh.data.episodes import Episodes, Folds
 from reweigh.data.schema import RECORDED, TrajectorySchema
 from reweigh.data.trajectories import Trajectories
 
@@ -40,7 +41,7 @@ class EstimatedBehaviour:
         """Of that policy, as `acting.policy.build` reads it; saved beside its state dict."""
         return self.fitted.description
 
-    def log_probs(self, trajectories: Trajectories) -> np.ndarray:
+    def log_prob_behaviour(self, trajectories: Trajectories) -> np.ndarray:
         """Log-probability of each action by the policy that was fitted to other episodes.
 
         Args:
@@ -53,7 +54,7 @@ class EstimatedBehaviour:
         Raises:
             ValueError: An action or observation that the policy does not know; says where.
         """
-        known = replace(trajectories, log_probs=np.zeros(trajectories.steps))
+        known = replace(trajectories, log_prob_behaviour=np.zeros(trajectories.steps))
         known.validate(replace(self.schema, behaviour=RECORDED))
         found = np.full(trajectories.steps, np.nan)
         fold = self.folds.of_steps(trajectories)
@@ -78,7 +79,7 @@ def estimate_behaviour(
 
     Args:
         log: Whole episodes, with or without log-probabilities. Memory does not grow with it.
-        model: `counts`, `network`, or either with options (`functools.partial`); by default
+        model: `counts`, `fit_network`, or either with options (`functools.partial`); by default
             `counts_where_possible`.
         folds: How many parts the episodes are divided into, by their numbers.
         seed: Decides the parts, and a network's first parameters and minibatches.
@@ -96,12 +97,12 @@ def estimate_behaviour(
         calibration=calibrate(material, fitted),
         fitted=fitted,
         folds=material.folds,
-        schema=log.schema,
+        schema=material.schema,
     )
 
 
 def counts_where_possible(material: Material) -> Fitted:
-    """`counts`, if a table has no more numbers than the log has steps; `network` otherwise.
+    """`counts`, if a table has no more numbers than the log has steps; `fit_network` otherwise.
 
     A network that is told which state it is in has as much to learn as a table, and takes hundreds
     of times as long.
@@ -111,5 +112,5 @@ def counts_where_possible(material: Material) -> Fitted:
     """
     number = cells(material.survey)
     if number is None or number > min(MOST_CELLS, material.survey.steps):
-        return network(material)
+        return fit_network(material)
     return counts(material)

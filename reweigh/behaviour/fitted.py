@@ -1,6 +1,6 @@
 """What a model is given, and what it makes of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.distributions import Distribution
 
-from reweigh.behaviour.episodes import Episodes, Folds, at_once, place
-from reweigh.behaviour.survey import Survey
+from reweigh.behaviour.survey import Survey, at_once
+from reweigh.data.episodes import Episodes, Folds
+from reweigh.data.schema import TrajectorySchema
 from reweigh.data.trajectories import Trajectories
 
 
@@ -32,9 +33,13 @@ class Material:
         return cls(source, folds, Survey.of(source, folds))
 
     @property
-    def at_once(self) -> int:
-        """Steps to hold at once."""
-        return at_once(self.source.schema)
+    def schema(self) -> TrajectorySchema:
+        """What each fragment of the log looks like."""
+        return self.survey.schema
+
+    def stream(self) -> Iterator[Trajectories]:
+        """Whole episodes of the log, as many at a time as memory should hold."""
+        return self.source.stream_episodes(max_steps=at_once(self.schema))
 
 
 Correction = Callable[[np.ndarray], np.ndarray]
@@ -77,12 +82,12 @@ def log_prob(distribution: Distribution, actions: np.ndarray) -> np.ndarray:
     return distribution.log_prob(torch.tensor(actions)).double().numpy()
 
 
-def refuse(log_probs: np.ndarray, bad: np.ndarray, trajectories: Trajectories) -> None:
+def refuse(log_prob: np.ndarray, bad: np.ndarray, trajectories: Trajectories) -> None:
     """Raise for the first bad log-probability of packed steps, if there is one."""
     if bad.any():
         step = int(bad.argmax())
         raise ValueError(
             f"the estimated log-probability of action {trajectories.actions[step].tolist()} in "
-            f"{place(trajectories, step)} is {log_probs[step]}: no other fold holds anything like "
+            f"{trajectories.place(step)} is {log_prob[step]}: no other fold holds anything like "
             "it; leave that episode out, or count with smoothing above 0"
         )

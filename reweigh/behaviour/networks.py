@@ -31,7 +31,7 @@ class _Steps(NamedTuple):
         return len(self.fold)
 
 
-def network(
+def fit_network(
     material: Material,
     *,
     hidden: Sequence[int] = (64, 64),
@@ -62,7 +62,7 @@ def network(
     Raises:
         ValueError: There are too few episodes to hold some out of each network's.
     """
-    description = policy_of(material.source.schema, hidden, standardise=True)
+    description = policy_of(material.schema, hidden, standardise=True)
     held_out, keep = _division(material, most_steps)
     minibatch = int(np.clip(material.survey.steps * keep / _LEAST_UPDATES, *_MINIBATCH))
     fits = [
@@ -150,7 +150,7 @@ class _Fit:
 def _measure(policy: nn.Module, material: Material, without: int) -> None:
     """Standardises a policy by the moments of the folds that it may see."""
     assert isinstance(policy, Standardised), "it was described so"
-    schema, survey = material.source.schema, material.survey
+    schema, survey = material.schema, material.survey
     moments = {}
     if not (schema.observation.choices and schema.observation.shape == ()):
         moments["observation"] = survey.observations(without=without), schema.observation
@@ -189,7 +189,7 @@ def _division(material: Material, most_steps: int) -> tuple[float, float]:
 
 def _stream(material: Material, low: float, high: float) -> Iterator[_Steps]:
     """The steps of the episodes whose draw lies in `[low, high)`, some at a time."""
-    for t in material.source.stream_episodes(max_steps=material.at_once):
+    for t in material.stream():
         draw = material.folds.draw(t.episode)
         chosen = t.select((low <= draw) & (draw < high))
         if chosen.steps:

@@ -7,11 +7,19 @@ from typing import NamedTuple
 import numpy as np
 
 from reweigh.acting.policy import action_choices
-from reweigh.behaviour.episodes import Episodes, Folds, at_once, place
+from reweigh.data.episodes import Episodes, Folds, require_schema
 from reweigh.data.schema import ArraySpec, TrajectorySchema
 from reweigh.data.trajectories import Trajectories
 
 _FARTHEST = 1e100
+_MOST_STEPS = 65_536
+_MOST_NUMBERS = 1 << 24
+
+
+def at_once(schema: TrajectorySchema) -> int:
+    """Steps to hold at once: fewer if observations, or choices of actions, are many."""
+    numbers = schema.observation.size + (sum(schema.action.choices) or schema.action.size)
+    return max(1, min(_MOST_STEPS, _MOST_NUMBERS // max(numbers, 1)))
 
 
 class Moments(NamedTuple):
@@ -77,19 +85,20 @@ class Survey:
         Raises:
             ValueError: It has no episode, or all are in one fold; the number of choices is unknown.
         """
-        found = cls(source.schema, folds)
-        numbers = [found.episodes]
-        for t in source.stream_episodes(max_steps=at_once(source.schema)):
+        schema = require_schema(source)
+        survey = cls(schema, folds)
+        numbers = [survey.episodes]
+        for t in source.stream_episodes(max_steps=at_once(schema)):
             numbers.append(np.unique(t.episode))
-            found._add(t)
-        found.episodes = np.unique(np.concatenate(numbers))
-        used = len(np.unique(folds.of(found.episodes)))
+            survey._add(t)
+        survey.episodes = np.unique(np.concatenate(numbers))
+        used = len(np.unique(folds.of(survey.episodes)))
         if used < 2:
             raise ValueError(
-                f"the log has {len(found.episodes)} episodes, in {used} of {folds.count} folds: an "
-                "episode's log-probabilities come from a model of other folds; log more episodes"
+                f"the log has {len(survey.episodes)} episodes, in {used} of {folds.count} folds: "
+                "an episode's log-probabilities come from a model of other folds; log more episodes"
             )
-        return found
+        return survey
 
     def observations(self, *, without: int) -> Moments:
         """Moments of the flattened observations of all folds but one."""
@@ -131,7 +140,7 @@ class Survey:
         self.highest = highest if self.highest is None else np.maximum(highest, self.highest)
         below = (seen < 0).any(1)
         if self.negative is None and below.any():
-            self.negative = place(t, int(below.argmax()))
+            self.negative = t.place(int(below.argmax()))
 
 
 def rows(x: np.ndarray) -> np.ndarray:
@@ -165,6 +174,6 @@ def _require_measurable(name: str, column: np.ndarray, t: Trajectories) -> None:
     if far.any():
         step = int(far.argmax())
         raise ValueError(
-            f"{name}: {column[step].tolist()} in {place(t, step)} is too large to be measured by "
+            f"{name}: {column[step].tolist()} in {t.place(step)} is too large to be measured by "
             "mean and deviation; leave that episode out"
         )

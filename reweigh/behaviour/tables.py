@@ -41,7 +41,7 @@ def counts(material: Material, *, smoothing: float = 1.0) -> Fitted:
     if not 0 <= smoothing < math.inf:
         raise ValueError(f"smoothing must be finite and not negative, got {smoothing}")
     sizes = _require_countable(material.survey)
-    schema, choices = material.source.schema, material.survey.choices
+    schema, choices = material.schema, material.survey.choices
     assert choices is not None, "countable"
     description = json.dumps(
         {
@@ -55,7 +55,7 @@ def counts(material: Material, *, smoothing: float = 1.0) -> Fitted:
     assert isinstance(rows, TabularPolicy), "that is its kind"
     folds = material.folds
     times = np.zeros((folds.count, math.prod(sizes), sum(choices)), np.int64)
-    for t in material.source.stream_episodes(max_steps=material.at_once):
+    for t in material.stream():
         state = rows.row(torch.tensor(t.observations)).numpy()
         where = (folds.of_steps(t)[:, None], state[:, None], columns(t.actions, choices))
         np.add.at(times, where, 1)
@@ -89,7 +89,7 @@ def cells(survey: Survey) -> int | None:
 
 
 def _require_countable(survey: Survey) -> tuple[int, ...]:
-    schema, instead = survey.schema, "estimate the behaviour by `network`"
+    schema, instead = survey.schema, "estimate the behaviour by `fit_network`"
     if survey.choices is None:
         raise ValueError(f"actions of {schema.action} are not choices to be counted: {instead}")
     sizes, number = observation_choices(survey), cells(survey)

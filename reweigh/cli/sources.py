@@ -90,12 +90,12 @@ def _estimator(model: str, seed: int, calibrations: "list[Calibration]") -> "Est
     """What `import_log` learns log-probabilities by; notes how far to believe them."""
 
     def estimator(log: "TrajectoryLog") -> "tuple[LogProbs, str]":
-        from reweigh.behaviour import counts, counts_where_possible, estimate_behaviour, network
+        from reweigh.behaviour import counts, counts_where_possible, estimate_behaviour, fit_network
 
-        models = {"auto": counts_where_possible, "counts": counts, "network": network}
+        models = {"auto": counts_where_possible, "counts": counts, "network": fit_network}
         estimate = estimate_behaviour(log, model=models[model], seed=seed)
         calibrations.append(estimate.calibration)
-        return estimate.log_probs, estimate.description
+        return estimate.log_prob_behaviour, estimate.description
 
     return estimator
 

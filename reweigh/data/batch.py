@@ -1,6 +1,6 @@
 """Trajectories as the estimators take them: tensors, with the fragments of an episode joined."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from reweigh.core.segments import Segments
-from reweigh.data.trajectories import Trajectories
+from reweigh.data.trajectories import PER_STEP, Trajectories, packed_steps
+
+_PER_STEP = (*PER_STEP, "policy_version")
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Steps as tensors: `S` steps in `N` episodes, in the order of the episodes' numbers.
 
-    Fragments that follow each other in an episode are one stretch of the segments. A stretch starts
-    after time 0 if the fragments before it are not there.
+    Fragments that follow each other in an episode are joined. An episode starts after time 0 if the
+    fragments before are missing.
     """
 
     observations: Tensor
@@ -28,23 +30,23 @@ class Batch:
     log_prob_behaviour: Tensor
     """`[S]` float64, of the policy that took the step; NaN where nobody recorded it."""
     policy_version: Tensor
-    """`[S]` int64: which policy that was."""
+    """`[S]` int64: the policy that took the step."""
     segments: Segments
     final_observations: Tensor
     """`[N, *observation]`: after each episode's last step."""
     terminated: Tensor
     """`[N]` bool: the episode ended in a terminal state, whose value is 0."""
     truncated: Tensor
-    """`[N]` bool: it was cut from outside. Neither: its end is not there."""
+    """`[N]` bool: the episode was cut from outside. If neither, its end is not in the log."""
     episode: Tensor
     """`[N]` int64: the episodes' numbers."""
 
     @classmethod
     def of(cls, trajectories: Trajectories) -> Self:
-        """The same steps, the fragments that follow each other in an episode joined.
+        """The steps of trajectories, fragments that follow each other in an episode joined.
 
         Raises:
-            ValueError: there are no fragments.
+            ValueError: No fragments.
         """
         t = trajectories.in_episode_order()
         first, last = t.episode_spans()
@@ -52,7 +54,7 @@ class Batch:
             observations=torch.from_numpy(t.observations),
             actions=torch.from_numpy(t.actions),
             rewards=torch.from_numpy(t.rewards),
-            log_prob_behaviour=torch.from_numpy(t.log_probs),
+            log_prob_behaviour=torch.from_numpy(t.log_prob_behaviour),
             policy_version=torch.from_numpy(np.repeat(t.policy_version, t.lengths)),
             segments=Segments.packed(
                 torch.from_numpy(t.stop[last] - t.start[first]),
@@ -71,3 +73,19 @@ class Batch:
     def goes_on(self) -> Tensor:
         """`[N]` bool: the episode did not terminate there, so that its future has a value."""
         return ~self.terminated
+
+    def select(self, episodes: Tensor) -> Self:
+        """Chosen episodes, in the given order; one that is named twice is there twice.
+
+        Args:
+            episodes: Integers in [0, N).
+        """
+        start, lengths = self.segments.start[episodes], self.segments.lengths[episodes]
+        step = torch.from_numpy(packed_steps(start.numpy(), lengths.numpy()))
+        columns = {
+            f.name: getattr(self, f.name)[step if f.name in _PER_STEP else episodes]
+            for f in fields(self)
+            if f.name != "segments"
+        }
+        time_start = self.segments.time_start[episodes]
+        return replace(self, segments=Segments.packed(lengths, time_start=time_start), **columns)

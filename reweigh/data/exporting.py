@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reweigh.data.importing.arrays import h5py_module
-from reweigh.data.importing.exported import FRAGMENTS, PER_FRAGMENT, SCHEMA
+from reweigh.data.importing.exported import FORMAT_KEY, FRAGMENTS, PER_FRAGMENT, SCHEMA
 from reweigh.data.importing.folder import Progress, new_path
 from reweigh.data.importing.minari import datasets_folder
 from reweigh.data.importing.source import MAX_STEPS, bytes_of, rows_at_a_time
 from reweigh.data.importing.spaces import space_of
-from reweigh.data.log import TrajectoryLog
+from reweigh.data.log import FORMAT, TrajectoryLog
 from reweigh.data.rows import UNITS
 from reweigh.data.schema import ArraySpec, TrajectorySchema
 from reweigh.data.trajectories import PER_STEP, Trajectories, columns
@@ -92,7 +92,7 @@ def _write_parquet(
 
 def _arrow_schema(schema: TrajectorySchema, steps: int) -> pa.Schema:
     """The columns, with the schema of the log in the metadata."""
-    metadata = {SCHEMA: schema.to_json(), "reweigh.steps": str(steps)}
+    metadata = {SCHEMA: schema.to_json(), FORMAT_KEY: FORMAT, "reweigh.steps": str(steps)}
     fields = [
         pa.field(name, _list_type(name, spec), nullable=False, metadata={"unit": UNITS[name]})
         for name, spec in columns(schema)
@@ -170,6 +170,7 @@ def _write_minari(
         "dataset_size": round(size, 1),
         "description": f"Trajectories of {schema.environment}, exported from a log of reweigh.",
         SCHEMA: schema.to_json(),
+        FORMAT_KEY: FORMAT,
     }
     (data / "metadata.json").write_text(json.dumps(metadata))
 
@@ -192,7 +193,7 @@ def _write_episode(group: Any, batch: Trajectories, first: int, last: int) -> No
         "terminations": ends[0],
         "truncations": ends[1],
         # The first of the infos is that of the reset, which no action led to.
-        "infos/log_probs": np.append(np.nan, batch.log_probs[steps]),
+        "infos/log_prob_behaviour": np.append(np.nan, batch.log_prob_behaviour[steps]),
         "infos/policy_version": np.append(version[0], version),
     }
     for name, values in arrays.items():

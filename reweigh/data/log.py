@@ -21,13 +21,12 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from reweigh.data import maintenance
 from reweigh.data.damage import damaged_data, failed, refuse_empty_commits
-from reweigh.data.rows import arrow_schema, from_table, to_table
+from reweigh.data.rows import Range, arrow_schema, from_table, to_table
 from reweigh.data.schema import TrajectorySchema
-from reweigh.data.selection import Range, batches
-from reweigh.data.trajectories import Trajectories
+from reweigh.data.trajectories import Trajectories, cuts
 
-FORMAT = "1"
-"""The version of the table's layout; a reader refuses any other."""
+FORMAT = "2"
+"""Version of the table's layout; a reader refuses any other. In 1 a column had another name."""
 
 _KEY = ("policy_version", "episode", "time_start")
 _COMMIT = CommitProperties(max_commit_retries=10_000)  # each loss is another writer's success
@@ -226,7 +225,7 @@ class TrajectoryLog:
         index = self._index(snapshot)
         order = np.lexsort([index[name] for name in reversed(key)])
         keys = np.stack([index[name][order] for name in key], axis=1)
-        for first, stop in batches(keys, index["lengths"][order], max_steps):
+        for first, stop in cuts(keys, index["lengths"][order], max_steps):
             where = Range(key, keys[first].tolist(), keys[stop - 1].tolist())
             batch = self._read(snapshot, where)
             if len(batch) != stop - first:

@@ -1,4 +1,4 @@
-"""Trajectories as rows of an Arrow table, bit for bit: what one row of the log looks like.
+"""Trajectories as rows of an Arrow table, bit for bit, and ranges of such rows.
 
 A row is a fragment. Its per-step columns are lists, flattened to numbers and shaped again from the
 schema. Delta has no unsigned integers and no float16, and Arrow packs bools eight to a byte; those
@@ -7,9 +7,13 @@ notices a flipped bit in a file.
 """
 
 import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from reweigh.data.schema import ArraySpec, TrajectorySchema
 from reweigh.data.trajectories import PER_STEP, Trajectories, columns
@@ -18,7 +22,7 @@ UNITS = {
     "observations": "as the environment gives them",
     "actions": "as the environment takes them",
     "rewards": "reward",
-    "log_probs": "nat",
+    "log_prob_behaviour": "nat",
     "lengths": "step",
     "final_observations": "as the environment gives them",
     "terminated": "bool",
@@ -135,3 +139,45 @@ def _numbers(column: pa.ChunkedArray, spec: ArraySpec) -> np.ndarray:
         else:
             parts.append(chunk.flatten().to_numpy(zero_copy_only=True))
     return parts[1] if len(parts) == 2 else np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Rows whose key lies from `first` to `last`, both included, in lexicographic order."""
+
+    names: tuple[str, ...]
+    first: Sequence[int]
+    last: Sequence[int]
+
+    def __str__(self) -> str:
+        first, last = (", ".join(map(str, key)) for key in (self.first, self.last))
+        return f"({', '.join(self.names)}) from ({first}) to ({last})"
+
+    @property
+    def leading(self) -> pc.Expression:
+        """What the statistics of files can be held against."""
+        name = pc.field(self.names[0])
+        return (name >= self.first[0]) & (name <= self.last[0])
+
+    def groups(self, metadata: pq.FileMetaData) -> list[int]:
+        """The row groups of a file that may hold such rows, by their statistics."""
+        place = metadata.schema.to_arrow_schema().get_field_index(self.names[0])
+
+        def may_hold(group: int) -> bool:
+            told = metadata.row_group(group).column(place).statistics
+            if told is None or not told.has_min_max:
+                return True
+            return told.max >= self.first[0] and told.min <= self.last[0]
+
+        return [group for group in range(metadata.num_row_groups) if may_hold(group)]
+
+    def rows(self, table: pa.Table) -> np.ndarray:
+        """Indices of such rows."""
+        columns = [table.column(name).to_numpy() for name in self.names]
+        above, below = columns[-1] >= self.first[-1], columns[-1] <= self.last[-1]
+        for column, low, high in reversed(
+            list(zip(columns[:-1], self.first[:-1], self.last[:-1], strict=True))
+        ):
+            above = (column > low) | ((column == low) & above)
+            below = (column < high) | ((column == high) & below)
+        return np.flatnonzero(above & below)

@@ -64,9 +64,10 @@ class TrajectorySchema:
         environment: the environment's id, such as "CartPole-v1".
         observation: one observation.
         action: one action; a discrete one has shape ().
-        discrete_actions: whether `log_probs` are of probabilities (at most 0) or of densities.
-        behaviour: where `log_probs` come from: `RECORDED`, `MISSING`, or, in words, how they were
-            estimated from what was logged.
+        discrete_actions: whether `log_prob_behaviour` is of probabilities (at most 0) or of
+            densities.
+        behaviour: where `log_prob_behaviour` comes from: `RECORDED`, `MISSING`, or, in words, how
+            it was estimated from what was logged.
     """
 
     environment: str
@@ -77,7 +78,7 @@ class TrajectorySchema:
 
     @property
     def estimated(self) -> bool:
-        """Whether `log_probs` were estimated after the fact."""
+        """Whether `log_prob_behaviour` was estimated after the fact."""
         return self.behaviour not in (RECORDED, MISSING)
 
     def to_json(self) -> str:

@@ -4,16 +4,17 @@ Packed means that the steps of all fragments lie end to end on one axis, with `l
 each ends. That is what an Arrow list column holds on disk, so a log is read without padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
 
 from reweigh.data.schema import MISSING, ArraySpec, TrajectorySchema
 
-PER_STEP = ("observations", "actions", "rewards", "log_probs")
+PER_STEP = ("observations", "actions", "rewards", "log_prob_behaviour")
 """The columns that hold one entry a step; all others hold one entry a fragment."""
 
 _ABOVE_1 = (
@@ -28,36 +29,34 @@ class Trajectories:
 
     A fragment is a run of consecutive steps of one episode, sampled by one version of the policy. A
     whole episode is a fragment that starts at time 0 and is terminated or truncated.
-
-    Attributes:
-        observations: [S, *observation], what the policy saw before each action.
-        actions: [S, *action].
-        rewards: [S] float64.
-        log_probs: [S] float64, log π_behaviour(action | observation) in nats; NaN where the log's
-            schema says that they are missing.
-        lengths: [N] int64, steps of each fragment.
-        final_observations: [N, *observation], after the last step of each fragment.
-        terminated: [N] bool, the episode ended in a terminal state: its value is 0.
-        truncated: [N] bool, the episode was cut from outside, by a time limit: its value is not 0.
-            Neither: it went on, and the fragment was cut because the policy changed.
-        policy_version: [N] int64, the policy that sampled the fragment.
-        episode: [N] int64, the episode's number within the run.
-        seed: [N] int64, the seed with which the episode was reset.
-        time_start: [N] int64, the time within the episode of the fragment's first step.
     """
 
     observations: np.ndarray
+    """`[S, *observation]`, what the policy saw before each action."""
     actions: np.ndarray
+    """`[S, *action]`."""
     rewards: np.ndarray
-    log_probs: np.ndarray
+    """`[S]` float64."""
+    log_prob_behaviour: np.ndarray
+    """`[S]` float64, log π_behaviour(action | observation) in nats; NaN where the log's schema says
+    that it is missing."""
     lengths: np.ndarray
+    """`[N]` int64, steps of each fragment."""
     final_observations: np.ndarray
+    """`[N, *observation]`, after the last step of each fragment."""
     terminated: np.ndarray
+    """`[N]` bool, the episode ended in a terminal state: its value is 0."""
     truncated: np.ndarray
+    """`[N]` bool, the episode was cut from outside, by a time limit: its value is not 0. If
+    neither, the episode went on, and the fragment was cut because the policy changed."""
     policy_version: np.ndarray
+    """`[N]` int64, the policy that sampled the fragment."""
     episode: np.ndarray
+    """`[N]` int64, the episode's number within the run."""
     seed: np.ndarray
+    """`[N]` int64, the seed with which the episode was reset."""
     time_start: np.ndarray
+    """`[N]` int64, the time within the episode of the fragment's first step."""
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -69,13 +68,18 @@ class Trajectories:
 
     @cached_property
     def stop(self) -> np.ndarray:
-        """[N] int64, one past the last step of each fragment on the packed axis."""
+        """`[N]` int64, one past the last step of each fragment on the packed axis."""
         return np.cumsum(self.lengths)
 
     @cached_property
     def start(self) -> np.ndarray:
-        """[N] int64, the first step of each fragment on the packed axis."""
+        """`[N]` int64, the first step of each fragment on the packed axis."""
         return self.stop - self.lengths
+
+    @property
+    def ended(self) -> np.ndarray:
+        """`[N]` bool: the episode ended with the fragment, in a terminal state or from outside."""
+        return self.terminated | self.truncated
 
     @classmethod
     def empty(cls, schema: TrajectorySchema) -> Self:
@@ -87,7 +91,7 @@ class Trajectories:
         """The fragments of all parts, in order.
 
         Raises:
-            ValueError: there are no parts, or their shapes differ.
+            ValueError: No parts, or shapes differ.
         """
         if not parts:
             raise ValueError("Nothing to concatenate; Trajectories.empty(schema) has no fragments.")
@@ -96,16 +100,13 @@ class Trajectories:
         )
 
     def select(self, which: np.ndarray) -> Self:
-        """Some of the fragments.
+        """Chosen fragments.
 
         Args:
-            which: indices of fragments, or a [N] bool mask over them.
+            which: Indices of fragments, or an `[N]` bool mask over them.
         """
         fragment = np.arange(len(self))[which]
-        lengths = self.lengths[fragment]
-        # The k-th step kept lies as far from its fragment's start here as it does there.
-        shift = self.start[fragment] - (np.cumsum(lengths) - lengths)
-        step = np.arange(lengths.sum()) + np.repeat(shift, lengths)
+        step = packed_steps(self.start[fragment], self.lengths[fragment])
         return type(self)(
             **{
                 f.name: getattr(self, f.name)[step if f.name in PER_STEP else fragment]
@@ -117,6 +118,20 @@ class Trajectories:
         """The same fragments sorted by episode, then time."""
         return self.select(np.lexsort((self.time_start, self.episode)))
 
+    def pieces(self, max_steps: int) -> Iterator[Self]:
+        """The same fragments in pieces of at most `max_steps` steps; a longer episode is alone.
+
+        Fragments of one episode that follow each other stay together.
+        """
+        for first, stop in cuts(self.episode[:, None], self.lengths, max_steps):
+            yield self.select(np.arange(first, stop)) if stop - first < len(self) else self
+
+    def place(self, step: int) -> str:
+        """Where a packed step is, in words: its episode, and its time in the episode."""
+        fragment = int(np.searchsorted(self.stop, step, side="right"))
+        time = self.time_start[fragment] + step - self.start[fragment]
+        return f"episode {self.episode[fragment]}, step {time}"
+
     def episode_spans(self) -> tuple[np.ndarray, np.ndarray]:
         """Runs of fragments that follow one another in one episode, so as to be read as one.
 
@@ -125,12 +140,11 @@ class Trajectories:
         first.
 
         Returns:
-            `first` and `last`, both [E] int64: run e is made of fragments first[e] to last[e], the
-            latter included, and of the packed steps start[first[e]] to stop[last[e]].
+            `first` and `last`, both `[E]` int64: run e is made of fragments first[e] to last[e],
+            both included, and of the packed steps start[first[e]] to stop[last[e]].
         """
-        ended = self.terminated | self.truncated
         continues = (
-            ~ended[:-1]
+            ~self.ended[:-1]
             & (self.episode[1:] == self.episode[:-1])
             & (self.time_start[1:] == self.time_start[:-1] + self.lengths[:-1])
         )
@@ -141,23 +155,23 @@ class Trajectories:
         return first, last
 
     def require_sound(self) -> None:
-        """Check what can be checked without a schema: that all columns are as long as they say.
+        """Requires what needs no schema: columns as long as `lengths` says.
 
         Raises:
-            ValueError: a column is too long or too short; a fragment has no steps; a discrete
+            ValueError: A column is too long or too short; a fragment has no steps; a discrete
                 action has a probability above 1.
         """
         self._validate_lengths()
         if np.issubdtype(self.actions.dtype, np.integer):
-            self._refuse("log_probs", self.log_probs > 0, _ABOVE_1)
+            self._refuse("log_prob_behaviour", self.log_prob_behaviour > 0, _ABOVE_1)
 
     def validate(self, schema: TrajectorySchema) -> None:
-        """Check everything a log promises to its readers.
+        """Requires everything that a log promises to its readers.
 
         Raises:
-            ValueError: a column has another dtype or shape than the schema's, the lengths do not
-                add up, or a value cannot be (NaN, infinite, a probability above 1, time before 0).
-                The message names column, episode, step and value.
+            ValueError: A column has another dtype or shape than the schema's; the lengths do not
+                add up; a value is NaN, infinite, a probability above 1, or a time before 0. The
+                message names column, episode, step and value.
         """
         self._validate_shapes(schema)
         self._validate_values(schema)
@@ -193,7 +207,7 @@ class Trajectories:
     def _validate_values(self, schema: TrajectorySchema) -> None:
         for name in (*PER_STEP, "final_observations"):
             column = getattr(self, name)
-            if name == "log_probs" and schema.behaviour == MISSING:
+            if name == "log_prob_behaviour" and schema.behaviour == MISSING:
                 self._refuse(name, ~np.isnan(column), "this log holds none: NaN stands for each")
             elif np.issubdtype(column.dtype, np.inexact):
                 finite = np.isfinite(column).all(axis=tuple(range(1, column.ndim)))
@@ -212,28 +226,55 @@ class Trajectories:
                     f"its choices count from 0, and there are {list(spec.choices)} of them",
                 )
         if schema.discrete_actions:
-            self._refuse("log_probs", self.log_probs > 0, _ABOVE_1)
+            self._refuse("log_prob_behaviour", self.log_prob_behaviour > 0, _ABOVE_1)
         for name in ("policy_version", "episode", "time_start"):
             self._refuse(name, getattr(self, name) < 0, "it counts from 0")
 
     def _refuse(self, name: str, bad: np.ndarray, why: str) -> None:
-        """Raise for the first bad entry of a column, if there is one."""
-        if not bad.any():
-            return
-        entry = int(bad.argmax())
-        fragment = entry
-        place = ""
-        if name in PER_STEP:
-            fragment = int(np.searchsorted(self.stop, entry, side="right"))
-            place = f", step {self.time_start[fragment] + entry - self.start[fragment]}"
-        value = np.array2string(getattr(self, name)[entry], threshold=8)
-        raise ValueError(f"{name}: {value} in episode {self.episode[fragment]}{place}; {why}.")
+        """Raises for the first bad entry of a column."""
+        if bad.any():
+            entry = int(bad.argmax())
+            place = self.place(entry) if name in PER_STEP else f"episode {self.episode[entry]}"
+            value = np.array2string(getattr(self, name)[entry], threshold=8)
+            raise ValueError(f"{name}: {value} in {place}; {why}.")
+
+
+def packed_steps(start: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Indices of the steps of chosen fragments, end to end: `start[i]`, `start[i] + 1`, ...
+
+    Args:
+        start: `[N]`, where each of them lies on the packed axis.
+        lengths: `[N]`, steps of each.
+    """
+    # Step k of the result lies as far from its fragment's start as it does on the packed axis.
+    shift = start - (np.cumsum(lengths) - lengths)
+    return np.arange(lengths.sum()) + np.repeat(shift, lengths)
+
+
+def cuts(keys: np.ndarray, lengths: np.ndarray, max_steps: int) -> Iterator[tuple[int, int]]:
+    """Batches `(first, stop)` of sorted rows, of at most `max_steps`, cut between unequal keys.
+
+    Args:
+        keys: `[R, k]`, sorted; rows of one key stay together.
+        lengths: `[R]`, the steps of each row.
+        max_steps: The most steps in a batch, unless a single key has more.
+    """
+    begins = np.flatnonzero(np.append(True, (keys[1:] != keys[:-1]).any(axis=1)))[: len(keys)]
+    bounds = np.append(begins, len(keys)).tolist()
+    steps = np.append(0, np.cumsum(lengths)).tolist()
+    first = 0
+    for begin, stop in pairwise(bounds):
+        if begin > first and steps[stop] - steps[first] > max_steps:
+            yield first, begin
+            first = begin
+    if len(keys):
+        yield first, len(keys)
 
 
 def columns(schema: TrajectorySchema) -> list[tuple[str, ArraySpec]]:
-    """The columns of `Trajectories` in order, each with the dtype and shape of one entry."""
+    """The columns of `Trajectories` in order, each with the dtype and shape of an entry."""
     scalar = {
-        **dict.fromkeys(("rewards", "log_probs"), "float64"),
+        **dict.fromkeys(("rewards", "log_prob_behaviour"), "float64"),
         **dict.fromkeys(("terminated", "truncated"), "bool"),
     }
     arrays = {

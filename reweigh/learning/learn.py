@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from reweigh.data.episodes import Shares
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.schema import TrajectorySchema
 from reweigh.data.trajectories import Trajectories
 from reweigh.learning.config import LearnConfig
-from reweigh.learning.division import Division, Shares
+from reweigh.learning.division import AT_ONCE, HELD, Division
 from reweigh.learning.improvement import Comparison, Verdict, compare, judge
 from reweigh.learning.progress import EpochProgress
 from reweigh.learning.region import Distance
@@ -89,6 +90,8 @@ def learning(
     *,
     config: LearnConfig | None = None,
     description: str | None = None,
+    at_once: int = AT_ONCE,
+    held: int = HELD,
 ) -> Generator[EpochProgress, None, Learnt]:
     """As `learn`, epoch by epoch.
 
@@ -97,6 +100,8 @@ def learning(
         behaviour: As there.
         config: As there.
         description: Of the behaviour, as `acting.policy.build` reads it.
+        at_once: Steps of the log that are read at once.
+        held: Steps up to which a log is held in memory, which changes no number.
 
     Raises:
         ValueError: As there.
@@ -108,7 +113,7 @@ def learning(
     try:
         source, steps = source_of(log)
         shares = Shares(config.validation, config.test, config.seed)
-        division = Division.of(source, shares, steps=steps)
+        division = Division.of(source, shares, steps=steps, at_once=at_once, held=held)
         counts = require_learnable(division, discount=config.discount)
         start = starting_policy(behaviour, division, config, description)
         search = Search(start.policy, division, counts.test, config)

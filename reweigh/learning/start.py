@@ -10,10 +10,11 @@ from reweigh.behaviour import estimate_behaviour
 from reweigh.core.returns import reward_to_go
 from reweigh.core.weights.psis import LEAST_COUNT
 from reweigh.data.batch import Batch
+from reweigh.data.episodes import Episodes, InMemory
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.trajectories import Trajectories
 from reweigh.learning.config import LearnConfig
-from reweigh.learning.division import Division, InMemory, Source
+from reweigh.learning.division import Division
 from reweigh.learning.origin import Origin, origin_of, versions_of
 from reweigh.learning.units import ROUNDING
 
@@ -125,7 +126,7 @@ def starting_policy(
     return Start(found.policy.eval(), found.policy_description, estimated=True, unseen=unseen)
 
 
-def source_of(log: TrajectoryLog | Trajectories | str | Path) -> tuple[Source, int]:
+def source_of(log: TrajectoryLog | Trajectories | str | Path) -> tuple[Episodes, int]:
     """A log as a source, and how many steps it has; what is appended later is not in it.
 
     Raises:

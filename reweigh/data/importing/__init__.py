@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from reweigh.data.importing.report import ImportReport as ImportReport
     from reweigh.data.importing.source import Source as Source
     from reweigh.data.importing.write import import_log as import_log
-    from reweigh.data.importing.write import with_log_probs as with_log_probs
+    from reweigh.data.importing.write import with_log_prob_behaviour as with_log_prob_behaviour
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -20,6 +20,6 @@ __getattr__, __dir__ = lazy_names(
         "READERS": "reweigh.data.importing.detect:READERS",
         "Source": "reweigh.data.importing.source:Source",
         "import_log": "reweigh.data.importing.write:import_log",
-        "with_log_probs": "reweigh.data.importing.write:with_log_probs",
+        "with_log_prob_behaviour": "reweigh.data.importing.write:with_log_prob_behaviour",
     },
 )

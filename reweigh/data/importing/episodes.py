@@ -43,18 +43,20 @@ def steps_of(entries: Callable[[str], np.ndarray], found: Found, schema: Traject
         "observations": fitted(joined("observations"), schema.observation, "observations"),
         "actions": fitted(joined("actions"), schema.action, "actions"),
         "rewards": rewards,
-        "log_probs": np.full(len(rewards), np.nan),
+        "log_prob_behaviour": np.full(len(rewards), np.nan),
         "policy_version": np.zeros(len(rewards), dtype=np.int64),
     }
     if "next_observations" in found:
         steps["next_observations"] = fitted(
             joined("next_observations"), schema.observation, "next_observations"
         )
-    if "log_probs" in found:
-        steps["log_probs"] = single("log_probs").astype(np.float64)
+    if "log_prob_behaviour" in found:
+        steps["log_prob_behaviour"] = single("log_prob_behaviour").astype(np.float64)
     elif "probabilities" in found:
         name = found["probabilities"][0]
-        steps["log_probs"] = log_of(single("probabilities"), name, discrete=schema.discrete_actions)
+        steps["log_prob_behaviour"] = log_of(
+            single("probabilities"), name, discrete=schema.discrete_actions
+        )
     if "policy_version" in found:
         steps["policy_version"] = whole(single("policy_version"), found["policy_version"][0])
     return steps
@@ -136,7 +138,7 @@ def fragments(
         observations=steps["observations"],
         actions=steps["actions"],
         rewards=steps["rewards"],
-        log_probs=steps["log_probs"],
+        log_prob_behaviour=steps["log_prob_behaviour"],
         lengths=last - start + 1,
         final_observations=final,
         terminated=steps["terminated"][last],

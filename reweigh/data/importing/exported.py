@@ -14,12 +14,14 @@ from reweigh.data.importing.entries import RowError, list_lengths, numbers
 from reweigh.data.importing.layout import Layout
 from reweigh.data.importing.source import MAX_STEPS, Source, bytes_of, rows_at_a_time
 from reweigh.data.importing.table_files import readable
-from reweigh.data.log import TrajectoryLog
+from reweigh.data.log import FORMAT, TrajectoryLog
 from reweigh.data.schema import MISSING, TrajectorySchema
 from reweigh.data.trajectories import PER_STEP, Trajectories, columns
 
 SCHEMA = "reweigh.schema"
 """Key of the metadata under which an exported file says what its log holds."""
+FORMAT_KEY = "reweigh.format"
+"""Key of the metadata with the format of the log, `log.FORMAT`."""
 FRAGMENTS = "reweigh"
 """Group of an episode of an exported Minari dataset that holds what Minari has no place for."""
 PER_FRAGMENT = ("lengths", "policy_version", "seed")
@@ -55,9 +57,9 @@ def is_exported(path: Path) -> bool:
 def parquet(path: Path, layout: Layout) -> Source:
     """A Parquet file that was exported from a log."""
     with pq.ParquetFile(path) as file:
-        metadata = file.schema_arrow.metadata
-    schema = TrajectorySchema.from_json(metadata[SCHEMA.encode()].decode())
-    steps = int(metadata[b"reweigh.steps"]) if b"reweigh.steps" in metadata else None
+        metadata = {k.decode(): v.decode() for k, v in file.schema_arrow.metadata.items()}
+    schema = _schema(path, metadata)
+    steps = int(metadata["reweigh.steps"])
     return _changed(
         "Parquet, exported from a log", layout, schema, lambda: _parquet(path, schema), steps
     )
@@ -65,13 +67,28 @@ def parquet(path: Path, layout: Layout) -> Source:
 
 def minari(folder: Path, metadata: Mapping[str, Any], layout: Layout) -> Source:
     """A Minari dataset that was exported from a log."""
-    schema = TrajectorySchema.from_json(metadata[SCHEMA])
+    schema = _schema(folder, metadata)
 
     def read() -> Iterator[Trajectories]:
         return _minari(folder / "main_data.hdf5", int(metadata["total_episodes"]), schema)
 
     steps = int(metadata["total_steps"])
     return _changed("Minari, exported from a log", layout, schema, read, steps)
+
+
+def _schema(place: Path, metadata: Mapping[str, Any]) -> TrajectorySchema:
+    """The schema that an export says it has.
+
+    Raises:
+        ValueError: The export is of a log of another format.
+    """
+    version = metadata.get(FORMAT_KEY, "1")
+    if version != FORMAT:
+        raise ValueError(
+            f"{place} was exported from a log of format {version}, and this version of reweigh "
+            f"reads format {FORMAT}. Import it with the version that exported it."
+        )
+    return TrajectorySchema.from_json(metadata[SCHEMA])
 
 
 def _changed(
@@ -82,20 +99,20 @@ def _changed(
     steps: int | None,
 ) -> Source:
     """The source as it is, or with another environment's name, or without its log-probs."""
-    if layout != replace(Layout(), environment=layout.environment, log_probs=layout.log_probs) or (
-        layout.log_probs
-    ):
+    if layout != replace(
+        Layout(), environment=layout.environment, log_prob_behaviour=layout.log_prob_behaviour
+    ) or (layout.log_prob_behaviour):
         raise ValueError(
             f"The source is {kind}, which says itself what its columns are: leave out the options "
-            "that name columns and choices (--log-probs '' leaves out its log-probs)."
+            "that name columns and choices (--log-prob-behaviour '' leaves out its log-probs)."
         )
     schema = replace(schema, environment=layout.environment or schema.environment)
-    if layout.log_probs is None:
+    if layout.log_prob_behaviour is None:
         return Source(format=kind, schema=schema, read=read, steps=steps)
 
     def without() -> Iterator[Trajectories]:
         for batch in read():
-            yield replace(batch, log_probs=np.full(batch.steps, np.nan))
+            yield replace(batch, log_prob_behaviour=np.full(batch.steps, np.nan))
 
     return Source(format=kind, schema=replace(schema, behaviour=MISSING), read=without, steps=steps)
 
@@ -175,7 +192,7 @@ def _of_group(group: Any) -> Trajectories:
         "observations": observations[:-1],
         "actions": group["actions"][()],
         "rewards": group["rewards"][()],
-        "log_probs": group["infos/log_probs"][1:],
+        "log_prob_behaviour": group["infos/log_prob_behaviour"][1:],
         "final_observations": final,
         "terminated": group["terminations"][-1],
         "truncated": group["truncations"][-1],

@@ -17,7 +17,7 @@ class Layout:
     """Column of the action, or the columns that make it up."""
     rewards: str | None = None
     """Column of the reward."""
-    log_probs: str | None = None
+    log_prob_behaviour: str | None = None
     """Column of the log-probability of the action, in nats; '' if what there is shall not count."""
     probabilities: str | None = None
     """Column of its probability (or density), instead."""
@@ -48,8 +48,8 @@ USUAL: Mapping[str, tuple[str, ...]] = {
     "observations": ("observations", "observation", "obs", "states", "state"),
     "actions": ("actions", "action", "act"),
     "rewards": ("rewards", "reward"),
-    "log_probs": (
-        *("log_probs", "log_prob", "logprobs", "logprob", "logp"),
+    "log_prob_behaviour": (
+        *("log_prob_behaviour", "log_probs", "log_prob", "logprobs", "logprob", "logp"),
         *("action_log_probs", "action_log_prob", "action_logp"),
     ),
     "probabilities": (
@@ -96,10 +96,10 @@ def find(
         ValueError: a column that was named, or one that is needed, is not there; both log-probs
             and probabilities were named. Lists the columns that are there.
     """
-    if layout.log_probs and layout.probabilities:
+    if layout.log_prob_behaviour and layout.probabilities:
         raise ValueError(
-            f"log_probs is {layout.log_probs!r} and probabilities {layout.probabilities!r}: "
-            "name one of them, the other follows from it."
+            f"log_prob_behaviour is {layout.log_prob_behaviour!r} and probabilities "
+            f"{layout.probabilities!r}: name one of them, the other follows from it."
         )
     there = f"{place} has the columns {', '.join(names) or '(none)'}"
     found: dict[str, tuple[str, ...]] = {}
@@ -118,15 +118,15 @@ def find(
             )
     # Of both, the column that the user named counts; a log-prob "" says that there are none.
     if layout.probabilities:
-        found.pop("log_probs", None)
-    elif "log_probs" in found or layout.log_probs == "":
+        found.pop("log_prob_behaviour", None)
+    elif "log_prob_behaviour" in found or layout.log_prob_behaviour == "":
         found.pop("probabilities", None)
     return found
 
 
 def behaviour(found: Found) -> str:
     """What a schema says of where the log-probs come from."""
-    return RECORDED if {"log_probs", "probabilities"} & found.keys() else MISSING
+    return RECORDED if {"log_prob_behaviour", "probabilities"} & found.keys() else MISSING
 
 
 def _given(layout: Layout, role: str) -> tuple[str, ...] | None:

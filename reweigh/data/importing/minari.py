@@ -127,7 +127,7 @@ def _named(layout: Layout, names: list[str]) -> Layout:
         rewards="rewards",
         terminated="terminations",
         truncated="truncations",
-        log_probs=info(layout.log_probs),
+        log_prob_behaviour=info(layout.log_prob_behaviour),
         probabilities=info(layout.probabilities),
         policy_version=info(layout.policy_version),
         next_observations=("",),

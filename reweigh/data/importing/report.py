@@ -10,8 +10,8 @@ WITHOUT_LOG_PROBS = (
     "The probabilities with which the actions were taken are not in the source. No importance "
     "weight exists without them, and none is made up: what weights steps will refuse this log. "
     "The value of the policy that acted is its mean return, which needs none. For more, name the "
-    "column that holds them (--log-probs, --probabilities), or have them estimated from the "
-    "actions (--estimate-behaviour)."
+    "column that holds them (--log-prob-behaviour, --probabilities), or have them estimated from "
+    "the actions (--estimate-behaviour)."
 )
 
 

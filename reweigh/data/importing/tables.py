@@ -25,7 +25,7 @@ from reweigh.data.importing.texts import is_text, plain
 from reweigh.data.schema import TrajectorySchema
 from reweigh.data.trajectories import Trajectories
 
-_FLOATS = ("rewards", "log_probs", "probabilities")
+_FLOATS = ("rewards", "log_prob_behaviour", "probabilities")
 _COUNTS = ("episode", "time", "policy_version")
 _GUESSES = (
     _FLOATS,

@@ -15,7 +15,6 @@ from reweigh.data.importing.source import MAX_STEPS, Source, bytes_of, rows_at_a
 from reweigh.data.importing.unfinished import Unfinished, open_ends, refuse
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.schema import MISSING, TrajectorySchema
-from reweigh.data.selection import batches
 from reweigh.data.trajectories import Trajectories
 
 LogProbs = Callable[[Trajectories], np.ndarray]
@@ -62,7 +61,7 @@ def import_log(
     if estimate and opened.schema.behaviour != MISSING:
         raise ValueError(
             f"{source} has log-probabilities ({opened.schema.behaviour}): there is nothing to "
-            "estimate. To estimate all the same, leave them out by --log-probs ''."
+            "estimate. To estimate all the same, leave them out by --log-prob-behaviour ''."
         )
     path = Path(path).absolute()
     with new_path(path) as temporary, TemporaryDirectory(dir=path.parent, prefix=".") as scratch:
@@ -75,8 +74,8 @@ def import_log(
         if not written.steps:
             raise ValueError(f"Nothing is left of {source}: {written.notes()[0]}")
         if estimate:
-            log_probs, words = estimate(log)
-            log = _copied(log, temporary, log_probs, words, max_steps)
+            log_prob_behaviour, words = estimate(log)
+            log = _copied(log, temporary, log_prob_behaviour, words, max_steps)
     return ImportReport(
         log=path,
         format=opened.format,
@@ -91,10 +90,10 @@ def import_log(
     )
 
 
-def with_log_probs(
+def with_log_prob_behaviour(
     log: TrajectoryLog,
     path: str | Path,
-    log_probs: LogProbs,
+    log_prob_behaviour: LogProbs,
     *,
     behaviour: str,
     max_steps: int = MAX_STEPS,
@@ -104,7 +103,7 @@ def with_log_probs(
     Args:
         log: the log, whose own log-probs may be missing.
         path: the folder of the copy.
-        log_probs: gives those of some whole episodes, `[S]` in nats.
+        log_prob_behaviour: gives those of some whole episodes, `[S]` in nats.
         behaviour: where they come from, in words, as the copy's schema will say.
         max_steps: the most steps in memory and in one append.
 
@@ -114,23 +113,24 @@ def with_log_probs(
     """
     path = Path(path).absolute()
     with new_path(path) as temporary:
-        _copied(log, temporary, log_probs, behaviour, max_steps)
+        _copied(log, temporary, log_prob_behaviour, behaviour, max_steps)
     return TrajectoryLog.open(path)
 
 
 def _copied(
-    log: TrajectoryLog, path: Path, log_probs: LogProbs, behaviour: str, max_steps: int
+    log: TrajectoryLog, path: Path, log_prob_behaviour: LogProbs, behaviour: str, max_steps: int
 ) -> TrajectoryLog:
     if behaviour in ("", MISSING):
         raise ValueError(f"behaviour is {behaviour!r}; say where the log-probs come from.")
     copy = TrajectoryLog.create(path, replace(log.schema, behaviour=behaviour))
     for batch in log.stream_episodes(max_steps=_budget(log.schema, max_steps)):
-        given = np.asarray(log_probs(batch), dtype=np.float64)
+        given = np.asarray(log_prob_behaviour(batch), dtype=np.float64)
         if given.shape != (batch.steps,):
             raise ValueError(
-                f"log_probs gave shape {list(given.shape)} for {batch.steps} steps; give one each."
+                f"log_prob_behaviour gave shape {list(given.shape)} for {batch.steps} steps; "
+                "give one each."
             )
-        batch = replace(batch, log_probs=given)
+        batch = replace(batch, log_prob_behaviour=given)
         _refuse_impossible(batch)
         copy.append(batch)
     return copy
@@ -146,8 +146,7 @@ def rebatched(parts: Iterable[Trajectories], max_steps: int) -> Iterator[Traject
     held: list[Trajectories] = []
     steps = 0
     for part in parts:
-        for first, stop in batches(part.episode[:, None], part.lengths, max_steps):
-            piece = part.select(np.arange(first, stop)) if stop - first < len(part) else part
+        for piece in part.pieces(max_steps):
             if held and steps + piece.steps > max_steps:
                 yield Trajectories.concatenate(held)
                 held, steps = [], 0
@@ -195,7 +194,7 @@ class _Written:
         self.episodes += len(last)
         self.terminated += int(kept.terminated[last].sum())
         self.truncated += int(kept.truncated[last].sum())
-        self.certain &= self.log.schema.discrete_actions and not batch.log_probs.any()
+        self.certain &= self.log.schema.discrete_actions and not batch.log_prob_behaviour.any()
 
     def notes(self) -> tuple[str, ...]:
         """What became of the episodes without an end, and what is odd about the log-probs."""
@@ -219,7 +218,7 @@ def _refuse_impossible(batch: Trajectories) -> None:
     Raises:
         ValueError: a log-prob is -inf.
     """
-    impossible = np.isneginf(batch.log_probs)
+    impossible = np.isneginf(batch.log_prob_behaviour)
     if impossible.any():
         step = int(impossible.argmax())
         i = int(np.searchsorted(batch.stop, step, side="right"))
