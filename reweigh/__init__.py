@@ -22,7 +22,6 @@ from reweigh.core.ratios import log_ratios as log_ratios
 from reweigh.core.reduce import loss as loss
 from reweigh.core.sample import EpisodeTotals as EpisodeTotals
 from reweigh.core.sample import Sample as Sample
-from reweigh.core.sample import merge_totals as merge_totals
 from reweigh.core.segments import Segments as Segments
 from reweigh.recommend import recommend as recommend
 

@@ -20,7 +20,7 @@ from reweigh.core.segments import Segments
 class EpisodeTotals(NamedTuple):
     """What an episode's steps add up to, where it lies on several ranks or in several rows.
 
-    Totals of parts add up: `merge_totals`, and `merge_over_ranks` with it.
+    Totals of parts add up: by `merge`, or over all ranks by `merge_over_ranks`.
     """
 
     log_ratios: Tensor
@@ -30,19 +30,18 @@ class EpisodeTotals(NamedTuple):
     trained_steps: Tensor
     """`[E]` float64: how many of them are trained on."""
 
+    def merge(self, other: "EpisodeTotals") -> "EpisodeTotals":
+        """The totals of two parts together, exact in any order.
 
-def merge_totals(first: EpisodeTotals, second: EpisodeTotals) -> EpisodeTotals:
-    """Totals of two parts together, exact in any order.
-
-    Raises:
-        ValueError: The parts number their episodes differently.
-    """
-    if first.steps.shape != second.steps.shape:
-        raise ValueError(
-            f"the parts have {len(first.steps)} and {len(second.steps)} episodes: number the "
-            "episodes over the whole batch, and pass every part the same number of them"
-        )
-    return EpisodeTotals(*(x + y for x, y in zip(first, second, strict=True)))
+        Raises:
+            ValueError: The parts number their episodes differently.
+        """
+        if self.steps.shape != other.steps.shape:
+            raise ValueError(
+                f"the parts have {len(self.steps)} and {len(other.steps)} episodes: number the "
+                "episodes over the whole batch, and pass every part the same number of them"
+            )
+        return EpisodeTotals(*(x + y for x, y in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,7 +91,7 @@ def grpo(sample: Sample, advantages: Tensor | Grouped, *, clip: float = 0.2) -> 
 
 @gradient(
     BIASED,
-    on_policy=UNBIASED._replace(factor=lambda size, horizon=1: (size - 1) / (size * horizon)),
+    on_policy=UNBIASED._replace(factor=lambda size: (size - 1) / size),
 )
 def dr_grpo(
     sample: Sample, advantages: Tensor | Grouped, *, clip: float = 0.2, horizon: int = 1
