@@ -2,9 +2,10 @@
 
     python tests/mutants.py            # all; or: python tests/mutants.py weights train
 
-A file of `tests/mutations` lists changes `(file, old, new)` and what must notice them: `TESTS`, files
-of tests, or `COMMAND`, arguments of Python whose exit status says so. Each mutant is a copy of the
-package with one text replaced. One that survives is a hole in the tests: the exit status is 1.
+A file of `tests/mutations` lists changes `(file, old, new)` and what must notice them: `TESTS`,
+files of tests, or `COMMAND`, arguments of Python whose exit status says so. Each mutant is a copy
+of the package with one text replaced. One that survives is a hole in the tests: the exit status
+is 1.
 """
 
 import os

@@ -156,13 +156,19 @@ class Case:
         return Grouped(self.sample.returns, torch.arange(count) // size, -(-count // size))
 
     def gradient(self, objective: Tensor) -> Tensor:
-        """The gradient in the target's logits; 0 if the objective does not depend on them."""
-        theta = self.problem.logits["theta"]
-        if not objective.requires_grad:
-            return torch.zeros_like(theta)
-        (ascent,) = torch.autograd.grad(objective, theta, retain_graph=True)
-        return ascent
+        """The gradient in the target's logits."""
+        return slope(objective, self.problem.logits["theta"])
 
     def undiscounted(self) -> "Case":
         """The same trajectories with a discount of 1: the return of an answer is its total."""
         return replace(self, sample=replace(self.sample, discount=1.0))
+
+
+def slope(objective: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of an objective in a leaf; 0 if the objective does not depend on it."""
+    if not objective.requires_grad:
+        return torch.zeros_like(leaf)
+    (ascent,) = torch.autograd.grad(
+        objective, leaf, retain_graph=True, materialize_grads=True, allow_unused=True
+    )
+    return ascent

@@ -16,7 +16,7 @@ from reweigh.core.sample import Sample
 from reweigh.recipes import ALL
 from reweigh.recipes.recipe import Recipe
 from reweigh.verify.batches import mean_gradient
-from reweigh.verify.cases import Case
+from reweigh.verify.cases import Case, slope
 from reweigh.verify.declared import PAIRS_UP_TO, Trial
 from reweigh.verify.golden import Problem, entry, number, tensor
 from reweigh.verify.golden_estimators import ESTIMATORS, Estimator
@@ -173,19 +173,16 @@ def _batch_errors(
     objective = estimator.objective(case).sum()
     divisor = _divisor(estimator, case.sample)
     target = case.sample.log_prob_target
-    coefficients, of_values = torch.autograd.grad(
-        objective, (target, case.values), retain_graph=True, allow_unused=True
-    )
+    coefficients, of_values = (slope(objective, leaf) for leaf in (target, case.values))
     if "loss" in result and "ppo_loss" not in result:
         # The file's loss is linear: the sum of the coefficients times what they multiply.
         linear = (coefficients * case.segments.fill(target)).sum()
-        if of_values is not None:
-            linear = linear + (of_values * case.values).sum()
+        linear = linear + (of_values * case.values).sum()
         errors["value"] = relative_error(-linear / divisor, _scalar(number(result, "loss")))
     elif "ppo_loss" in result:
         errors["value"] = relative_error(-objective / divisor, _scalar(number(result, "ppo_loss")))
     if "grad" in result:
-        (ascent,) = torch.autograd.grad(objective / divisor, theta, retain_graph=True)
+        ascent = slope(objective / divisor, theta)
         errors["gradient"] = relative_error(ascent, tensor(result, "grad", *theta.shape))
     if "coef" in result:
         golden = tensor(result, "coef", len(case.sample), -1).flatten()
@@ -202,8 +199,7 @@ def _expectation_error(
         each = objective if len(objective) == len(everything.sample) else None
         each = everything.segments.total(objective) if each is None else each
         mean = (each * everything.probability).sum()
-        (ours,) = torch.autograd.grad(mean, theta, retain_graph=True)
-        return relative_error(ours, tensor(group.expectations, name, *theta.shape))
+        return relative_error(slope(mean, theta), tensor(group.expectations, name, *theta.shape))
     by_size = entry(group.expectations, name, dict)
     sizes = (1, 2) if len(everything.sample) <= PAIRS_UP_TO else (1,)
 

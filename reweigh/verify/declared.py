@@ -19,7 +19,7 @@ from reweigh.recipes import Grouped
 from reweigh.recipes.expectation import BEHAVIOUR, TARGET, Expectation, Gradient, Identity
 from reweigh.recipes.recipe import Recipe, ValueRecipe
 from reweigh.verify.batches import mean_gradient
-from reweigh.verify.cases import Case
+from reweigh.verify.cases import Case, slope
 from reweigh.verify.formulas import FORMULAS, KNOBS, OF_MANY, answers
 from reweigh.verify.golden import Problem, entry, tensor
 from reweigh.verify.numerics import relative_error
@@ -178,7 +178,7 @@ class Trial:
 def _formula_error(recipe: Recipe, case: Case) -> float:
     case, inputs = _arguments(recipe, case)
     loss = recipe(case.sample, **inputs, **_knobs(recipe, case))
-    (ours,) = torch.autograd.grad(-loss, case.sample.log_prob_target, retain_graph=True)
+    ours = slope(-loss, case.sample.log_prob_target)
     rows = FORMULAS[recipe.name](answers(case), case.sample.discount)
     theirs = torch.tensor([c for row in rows for c in row], dtype=torch.float64)
     outside = float(ours[~case.segments.inside].abs().sum())

@@ -27,7 +27,7 @@ def print_table(rows: list[Row], console: Console) -> None:
     worst = max((max(row.errors.values()) for row in built), default=0.0)
     console.print(
         f"{len(built)} checks, {len(failed)} failed (tolerance {TOLERANCE:g}, worst error "
-        f"{worst:.0e}); {len(rows) - len(built)} not built. Of {len(wrong)} declarations that are "
+        f"{worst:.0e}); {len(golden) - sum(row.built for row in golden)} not built. Of {len(wrong)} declarations that are "
         f"wrong, {sum(row.passed for row in wrong)} were refused.",
         style="bold green" if all(row.passed for row in rows) else "bold red",
     )
