@@ -24,17 +24,21 @@ def print_table(rows: list[Row], console: Console) -> None:
     _print(golden, "golden estimator, relative error of", GOLDEN, "expectation", console)
     built = [row for row in rows if row.built and row not in wrong]
     failed = [row for row in built if not row.passed]
-    worst = max((max(row.errors.values()) for row in built), default=0.0)
+    worst = max((error for row in built for error in row.errors.values()), default=0.0)
+    missing = sum(not row.built for row in golden)
     console.print(
         f"{len(built)} checks, {len(failed)} failed (tolerance {TOLERANCE:g}, worst error "
-        f"{worst:.0e}); {len(golden) - sum(row.built for row in golden)} not built. Of {len(wrong)} declarations that are "
-        f"wrong, {sum(row.passed for row in wrong)} were refused.",
+        f"{worst:.0e}); {missing} not built. Of {len(wrong)} declarations that are wrong, "
+        f"{sum(row.passed for row in wrong)} were refused.",
         style="bold green" if all(row.passed for row in rows) else "bold red",
     )
-    for row in failed + [row for row in wrong if not row.passed]:
+    for row in failed:
         words = [f"{k} off by {e:.1e}" for k, e in row.errors.items() if e > TOLERANCE]
         words += [f"{x}, which is not declared" for x in row.undeclared]
         console.print(f"  {row.problem}, {row.estimator}: {'; '.join(words)}", style="red")
+    for row in wrong:
+        if not row.passed:
+            console.print(f"  accepted, but wrong: {row.estimator}", style="red")
 
 
 def _print(
