@@ -98,11 +98,16 @@ class Recipe(ABC):
         """
 
 
+def episodes(sample: Sample) -> int:
+    """The divisor of a mean over episodes, each counted once where it lies in several rows."""
+    return sample.episodes
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class GradientRecipe(Recipe):
     """An estimator of a policy gradient: a number to maximise at each step, and a divisor."""
 
-    divisor: Callable[[Sample], float | Tensor] | None = len
+    divisor: Callable[[Sample], float | Tensor] | None = episodes
     """What the sum over steps is divided by; None if the function gives the scalar objective."""
 
     def objective(self, sample: Sample, *inputs: Any, **knobs: Any) -> Tensor:
@@ -170,7 +175,7 @@ def gradient(
     *,
     on_policy: Expectation | None = None,
     identity: Identity | None = None,
-    divisor: Callable[[Sample], float | Tensor] | None = len,
+    divisor: Callable[[Sample], float | Tensor] | None = episodes,
 ) -> Callable[[Function], GradientRecipe]:
     """Decorator that makes a recipe of a per-step objective `[S]`.
 
