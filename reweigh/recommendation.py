@@ -9,9 +9,10 @@ from torch import Tensor
 
 from reweigh.core import diagnostics, weights
 from reweigh.core.diagnostics import WeightReading
-from reweigh.core.ratios import log_ratios
+from reweigh.core.sample import Sample
 from reweigh.core.segments import Segments
 from reweigh.core.weights.psis import LEAST_COUNT
+from reweigh.recipes import Recipe, actor_critic, scores, truncated, values
 
 FRESH = 0.01
 """Prefix log-weights this small make every estimator the plain one."""
@@ -25,63 +26,16 @@ MANY = 100
 """Episodes from which on the noise of `step` weighs less than what truncation cuts off."""
 STANDARD_ERRORS = 5.0
 
-_RATIOS = "log_ratios = rw.log_ratios(log_prob_target, log_prob_behaviour, segments)"
-_PREFIX = f"{_RATIOS}\nlog_weights = rw.weights.prefix(log_ratios, segments)"
-_BALANCE = """\
-log_weights = rw.weights.balance_heuristic(
-    log_prob_target, log_prob_sources, proportions, segments
-)"""
-_TRUNCATE = """
-log_weights = rw.weights.truncate(log_weights, segments, maximum={maximum:.4g}).log_weights"""
-_FROM_START = """
-from_start = rw.returns.discount_from_start(segments, discount=discount)"""
-_PER_DECISION = f"""
-continuation = rw.returns.weighted_reward_to_go(rewards, log_weights, segments, discount=discount)\
-{_FROM_START}
-objective = rw.surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments)
-loss = rw.loss(objective, segments)"""
-_DOUBLY_ROBUST = f"""
-taken = action_values.gather(1, actions.unsqueeze(1)).squeeze(1)
-values = (log_probs.exp() * action_values).sum(1)
-left = rewards + discount * segments.next(values, bootstrap) - taken
-continuation = rw.returns.weighted_reward_to_go(left, log_weights, segments, discount=discount)\
-{_FROM_START}
-sampled = rw.surrogates.weighted_log_prob(log_prob_target, from_start, continuation, segments)
-earlier = segments.previous(log_weights, log_weights.new_zeros(len(segments))).exp()
-expected = rw.surrogates.expected_value(log_probs, from_start * earlier, action_values, segments)
-loss = rw.loss(sampled + expected, segments)"""
-_CODE = {
-    name: f"loss = rw.recipes.{name}(\n    {arguments}, segments, discount=discount\n)"
-    for name, arguments in {
-        "reinforce": "log_prob_target, rewards",
-        "step": "log_prob_target, log_prob_behaviour, rewards",
-        "impala": "log_prob_target, log_prob_behaviour, rewards, values, bootstrap",
-    }.items()
-}
-_STEP_OF_FRAGMENTS = f"""{_RATIOS}
-weights = rw.weights.step(log_ratios, segments).exp()
-continuation = rw.returns.reward_to_go(
-    rewards, segments, discount=discount, bootstrap=bootstrap
-)\
-{_FROM_START}
-objective = rw.surrogates.weighted_log_prob(
-    log_prob_target, weights, from_start * continuation, segments
-)
-loss = rw.loss(objective, segments)"""
-
 
 @dataclass(frozen=True)
 class Recommendation:
     """Which estimator to use on a batch, and why; `print` it."""
 
-    recipe: str
-    """Its name: `reinforce`, `step` or `impala` of `rw.recipes`; `per_decision` or
-    `balance_heuristic` of them with "truncated" behind it; "doubly_robust truncated"; or "nothing",
-    for an empty batch."""
+    recipe: Recipe | None
+    """To be called with the sample and its inputs; None for a batch without steps."""
     code: str
-    """Python that computes `loss` from `rw`, the arguments given here, `rewards` and `discount`
-    (with a critic from `log_probs` and `action_values` `[S, A]`, `actions` `[S]` and `bootstrap`
-    `[N]` too, or from `values` where the recipe is `impala`)."""
+    """The same as Python: the call that computes `loss` from `rw`, `sample` and, by the names of
+    the recipe's arguments, what else it takes."""
     maximum: float
     """Where prefix weights are truncated; infinity where they are not."""
     collect: bool
@@ -95,13 +49,12 @@ class Recommendation:
 
     def __str__(self) -> str:
         """The answer and its reasons in words, then the code."""
-        headline = f"Use {self.recipe}"
+        name = self.recipe.name if self.recipe else ""
         if self.maximum < math.inf:
-            headline += f" at {self.maximum:.4g}"
+            name = f"{name.removeprefix('truncated_')} truncated at {self.maximum:.4g}"
+        headline = f"Use {name}"
         if self.collect:
-            headline = "Collect fresh episodes"
-            headline += f"; until then use {self.recipe}" if self.code else ""
-            headline += f" at {self.maximum:.4g}" if self.maximum < math.inf else ""
+            headline = f"Collect fresh episodes{f'; until then use {name}' if name else ''}"
         sentences = [*(f"Warning: {w}" for w in self.warnings), f"{headline}."]
         text = " ".join([*sentences, *self.reasons, *self.would_change])
         code = textwrap.indent(self.code, "    ")
@@ -109,58 +62,40 @@ class Recommendation:
 
 
 @torch.no_grad()
-def recommend(
-    log_prob_target: Tensor,
-    log_prob_behaviour: Tensor,
-    segments: Segments,
-    *,
-    log_prob_sources: Tensor | None = None,
-    proportions: Tensor | None = None,
-    critic: bool = False,
-) -> Recommendation:
-    """Recommends an estimator of `∇J_γ(θ)` for a batch, by the rule of docs/which-weight.md.
+def recommend(sample: Sample, *, critic: bool = False) -> Recommendation:
+    """An estimator of `∇J_γ(θ)` for a batch, by the rule of docs/which-weight.md.
 
     Per-decision weights, truncated at `√N / 2` (Ionides 2008 has `√N`) and no lower than 1; on
-    what a critic of action values leaves unexplained, if there is one; against the mixture of all
-    behaviours, if their log-probabilities are known. Single ratios where prefix weights are spent
-    or cannot be had. The rule was chosen for its root mean square error over random problems, which
-    `benchmarks/which_weight.py` computes exactly.
+    what a critic of action values leaves unexplained, if there is one. Single ratios where prefix
+    weights are spent or cannot be had. The rule was chosen for its root mean square error over
+    random problems, which `benchmarks/which_weight.py` computes exactly.
 
     Args:
-        log_prob_target: `[S]`.
-        log_prob_behaviour: `[S]`.
-        segments: Where the episodes lie.
-        log_prob_sources: `[J, S]`, of every logged action under every behaviour, if known.
-        proportions: `[J]`, their shares of the episodes.
+        sample: The batch. If several behaviours sampled it and their log-probabilities are known,
+            `sample.against(log_prob_sources, proportions)`: weights are the mixture's then.
         critic: Whether there is a critic of action values.
 
     Returns:
-        The answer, its reasons in numbers, and code. On-policy, it is `reinforce`.
+        The recipe, its reasons in numbers, and code. On-policy, it is `reinforce`.
 
     Raises:
-        ValueError: Another shape; half precision; sources without proportions.
+        ValueError: The behaviour's log-probabilities are unknown.
     """
-    if (log_prob_sources is None) != (proportions is None):
-        raise ValueError("log_prob_sources and proportions belong together: pass both or neither")
-    ratios = log_ratios(log_prob_target, log_prob_behaviour, segments)
-    warnings = _step_warnings(ratios, segments)
+    segments = sample.segments
     if segments.existing.numel() == 0:
-        return Recommendation("nothing", "", math.inf, True, ("The batch holds no step.",), (), ())
+        return Recommendation(None, "", math.inf, True, ("The batch holds no step.",), (), ())
+    warnings = _step_warnings(sample.log_ratios, segments)
     if segments.has_fragments:
         return _for_fragments(critic, warnings)
-    if log_prob_sources is None or proportions is None:
-        prefix, recipe, setup = weights.prefix(ratios, segments), "per_decision", _PREFIX
-    else:
-        recipe, setup = "balance_heuristic", _BALANCE
-        prefix = weights.balance_heuristic(log_prob_target, log_prob_sources, proportions, segments)
-    furthest = float(prefix.abs().max())
+    furthest = float(sample.log_prefix.abs().max())
     if furthest <= FRESH:
         return _on_policy(furthest, warnings)
-    reading = diagnostics.read(diagnostics.episode_health(prefix, segments)).total
-    reasons = [*_ess_sentences(prefix, reading, segments), _tail_sentence(reading)]
+    reading = diagnostics.read(diagnostics.episode_health(sample.log_prefix, segments)).total
+    reasons = [*_ess_sentences(sample, reading), _tail_sentence(reading)]
     change = [] if critic else [_CRITIC]
-    change += [] if recipe == "balance_heuristic" else [_SOURCES]
-    least = min(LEAST_ESS, len(segments) / 10)
+    if torch.equal(sample.log_prefix, weights.prefix(sample.log_ratios, segments)):
+        change.append(_SOURCES)
+    least = min(LEAST_ESS, len(sample) / 10)
     collect = reading.effective_sample_size < least or reading.mean < LEAST_MEAN
     if collect:
         reasons.append(
@@ -168,24 +103,25 @@ def recommend(
             "weight, a few episodes decide, or none is one that the target would have sampled."
         )
         change = [_NEARER, _STATES, *change]
-    near = diagnostics.read(diagnostics.step_health(ratios, segments)).total.ess_share
-    if collect and near >= NEAR_STEP_ESS and len(segments) >= MANY and not critic:
+    near = diagnostics.read(diagnostics.step_health(sample.log_ratios, segments)).total.ess_share
+    if collect and near >= NEAR_STEP_ESS and len(sample) >= MANY and not critic:
         reasons.append(
             f"Single ratios are even (their effective sample size is {near:.0%} of the steps): "
             "their bias is less than what truncation would cut off."
         )
-        code = _CODE["step"]
-        return Recommendation("step", code, math.inf, True, tuple(reasons), tuple(change), warnings)
-    maximum = max(1.0, math.sqrt(len(segments)) / 2)
-    reasons.append(_bound_sentence(prefix, segments, maximum))
-    setup += _TRUNCATE.format(maximum=maximum)
-    code = setup + _PER_DECISION
-    if critic:
-        recipe, code = "doubly_robust", setup + _DOUBLY_ROBUST
-        reasons.append("The critic takes out of the sampled term what it explains.")
-    return Recommendation(
-        f"{recipe} truncated", code, maximum, collect, tuple(reasons), tuple(change), warnings
-    )
+        recipe, code, maximum = scores.step, "loss = rw.recipes.step(sample)", math.inf
+    else:
+        maximum = max(1.0, math.sqrt(len(sample)) / 2)
+        reasons.append(_bound_sentence(sample, maximum))
+        if critic:
+            reasons.append("The critic takes out of the sampled term what it explains.")
+        whole = values.doubly_robust if critic else values.per_decision
+        recipe = truncated(whole, maximum=maximum)
+        code = (
+            f"recipe = rw.recipes.truncated(rw.recipes.{whole.name}, maximum={maximum:.4g})\n"
+            f"loss = recipe({', '.join(('sample', *whole.inputs))})"
+        )
+    return Recommendation(recipe, code, maximum, collect, tuple(reasons), tuple(change), warnings)
 
 
 _NEARER = "Episodes sampled nearer to the target would change it."
@@ -199,7 +135,7 @@ _CRITIC = (
 )
 _SOURCES = (
     "If several policies sampled the batch, their log-probabilities of every action "
-    "(log_prob_sources) would make the weights smaller."
+    "(sample.against) would make the weights smaller."
 )
 
 
@@ -209,12 +145,14 @@ def _on_policy(furthest: float, warnings: tuple[str, ...]) -> Recommendation:
         "from 1, so no weights are needed. per_decision gives the same here and stays right once "
         "the policies part; a critic would only lower the variance."
     )
-    return Recommendation("reinforce", _CODE["reinforce"], math.inf, False, (reason,), (), warnings)
+    code = "loss = rw.recipes.reinforce(sample)"
+    return Recommendation(scores.reinforce, code, math.inf, False, (reason,), (), warnings)
 
 
 def _for_fragments(critic: bool, warnings: tuple[str, ...]) -> Recommendation:
-    recipe = "impala" if critic else "step"
-    code = _CODE["impala"] if critic else _STEP_OF_FRAGMENTS
+    recipe = actor_critic.impala if critic else scores.step
+    inputs = "values, bootstrap" if critic else "bootstrap=bootstrap"
+    code = f"loss = rw.recipes.{recipe.name}(sample, {inputs})"
     reason = (
         "Some episodes start after time 0, and the weights that their earlier steps have earned "
         "are not here: prefix weights are out of reach, single ratios are not. Nor are the rewards "
@@ -228,8 +166,9 @@ def _for_fragments(critic: bool, warnings: tuple[str, ...]) -> Recommendation:
     return Recommendation(recipe, code, math.inf, False, (reason,), (change,), warnings)
 
 
-def _bound_sentence(prefix: Tensor, segments: Segments, maximum: float) -> str:
-    over = float(weights.truncate(prefix, segments, maximum=maximum).fraction)
+def _bound_sentence(sample: Sample, maximum: float) -> str:
+    bounded = weights.truncate(sample.log_prefix, sample.segments, maximum=maximum)
+    over = float(bounded.fraction)
     if over == 0:
         return (
             f"No weight exceeds max(1, √N / 2) = {maximum:.4g}: on this batch the bound changes "
@@ -241,11 +180,11 @@ def _bound_sentence(prefix: Tensor, segments: Segments, maximum: float) -> str:
     )
 
 
-def _ess_sentences(prefix: Tensor, reading: WeightReading, segments: Segments) -> list[str]:
-    median = float(diagnostics.ess_by_time(prefix, segments).median())
+def _ess_sentences(sample: Sample, reading: WeightReading) -> list[str]:
+    median = float(diagnostics.ess_by_time(sample.log_prefix, sample.segments).median())
     return [
-        f"Of {len(segments)} {'episode' if len(segments) == 1 else 'episodes'} of "
-        f"{segments.lengths.double().mean():.1f} steps on average, "
+        f"Of {len(sample)} {'episode' if len(sample) == 1 else 'episodes'} of "
+        f"{sample.segments.lengths.double().mean():.1f} steps on average, "
         f"the effective sample size is {median:.3g} at the median time and "
         f"{reading.effective_sample_size:.3g} at the last.",
         f"The mean weight of an episode is {reading.mean:.3g} "
@@ -271,24 +210,30 @@ def _tail_sentence(reading: WeightReading) -> str:
     )
 
 
-def _step_warnings(ratios: Tensor, segments: Segments) -> tuple[str, ...]:
+def _step_warnings(log_ratios: Tensor, segments: Segments) -> tuple[str, ...]:
     """A step's ratio has mean 1 given the past, so that steps are uncorrelated, if not independent.
 
     A mean below 1 proves nothing where ratios are uneven: the rare large ones may be missing.
     """
-    steps = diagnostics.read(diagnostics.step_health(ratios, segments)).total
-    found = []
+    steps = diagnostics.read(diagnostics.step_health(log_ratios, segments)).total
+    warnings = []
+    if bool((log_ratios == 0).all()):
+        warnings.append(
+            "the behaviour's log-probabilities are bit for bit the target's. Two programs never "
+            "agree so: if a sampler took the actions, or an older policy, pass what it recorded, "
+            "not what the target computes now, or every weight is 1 whatever the data."
+        )
     if steps.undefined:
-        found.append(f"{steps.undefined} steps have a ratio that is NaN or infinite.")
+        warnings.append(f"{steps.undefined} steps have a ratio that is NaN or infinite.")
     # Rounding of float32 log-probabilities, for ratios that are all but equal.
-    away = steps.mean - 1 if abs(steps.mean - 1) > 1e-3 else 0.0
-    high = away > STANDARD_ERRORS * steps.standard_error
-    low = -away > STANDARD_ERRORS * steps.standard_error and steps.ess_share > NEAR_STEP_ESS
-    if steps.mean == 0 or (steps.sample_size >= LEAST_COUNT and (high or low)):
-        found.append(
+    excess = steps.mean - 1 if abs(steps.mean - 1) > 1e-3 else 0.0
+    is_high = excess > STANDARD_ERRORS * steps.standard_error
+    is_low = -excess > STANDARD_ERRORS * steps.standard_error and steps.ess_share > NEAR_STEP_ESS
+    if steps.mean == 0 or (steps.sample_size >= LEAST_COUNT and (is_high or is_low)):
+        missing = "" if is_high else ", or the actions that the target prefers are not in the batch"
+        warnings.append(
             f"the mean ratio of a step is {steps.mean:.4g} ± {steps.standard_error:.2g}, where 1 "
-            "is expected: the log-probabilities do not belong to these actions"
-            f"{'' if high else ', or the actions that the target prefers are not in the batch'}. "
+            f"is expected: the log-probabilities do not belong to these actions{missing}. "
             "Compare temperature, top-k and top-p, precision, and the order of the steps."
         )
-    return tuple(found)
+    return tuple(warnings)

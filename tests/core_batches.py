@@ -1,4 +1,4 @@
-"""Batches for the tests of the core, another layout for them, and the functions to try."""
+"""Stepses for the tests of the core, another layout for them, and the functions to try."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -19,16 +19,21 @@ from reweigh.core import (
     weights,
 )
 from reweigh.core.ratios import log_ratios
+from reweigh.core.sample import Sample
 from reweigh.core.segments import Segments
 
 GARBAGE = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e300], dtype=torch.float64)
+
+GAMMA = 0.9
 
 ragged_lengths = st.lists(st.integers(0, 9), min_size=1, max_size=6)
 seeds = st.integers(0, 10_000)
 
 
 @dataclass
-class Batch:
+class Steps:
+    """Steps as a user has them, garbage where none exists, and what estimators take beside them."""
+
     segments: Segments
     target: Tensor
     behaviour: Tensor
@@ -37,6 +42,11 @@ class Batch:
     advantages: Tensor
     sources: Tensor
     bootstrap: Tensor
+
+    @property
+    def sample(self) -> Sample:
+        """The same steps as a recipe takes them."""
+        return Sample(self.target, self.behaviour, self.segments, self.rewards, GAMMA)
 
     @property
     def ratios(self) -> Tensor:
@@ -55,14 +65,14 @@ class Batch:
         """`[N]`: of each episode."""
         return torch.arange(len(self.segments), device=self.device)
 
-    def to(self, device: str) -> "Batch":
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+    def to(self, device: str) -> "Steps":
+        return Steps(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 STEPS = ("target", "behaviour", "rewards", "values", "advantages")
 
 
-def ragged(lengths: list[int], seed: int) -> Batch:
+def ragged(lengths: list[int], seed: int) -> Steps:
     """Random episodes of the given lengths, packed."""
     g = torch.Generator().manual_seed(seed)
     size = sum(lengths)
@@ -70,7 +80,7 @@ def ragged(lengths: list[int], seed: int) -> Batch:
     def normal(*shape):
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    return Batch(
+    return Steps(
         segments=Segments.packed(lengths),
         target=-normal(size).abs(),
         behaviour=-normal(size).abs(),
@@ -82,7 +92,7 @@ def ragged(lengths: list[int], seed: int) -> Batch:
     )
 
 
-def scatter(batch: Batch, seed: int) -> tuple[Batch, Tensor]:
+def scatter(batch: Steps, seed: int) -> tuple[Steps, Tensor]:
     """The same episodes in another layout, and where each packed step went.
 
     Shuffled in memory, with holes inside them and gaps between; garbage where no step is.
@@ -110,7 +120,7 @@ def scatter(batch: Batch, seed: int) -> tuple[Batch, Tensor]:
         pick = torch.randint(len(GARBAGE), (*x.shape[:-1], len(mask)), generator=g)
         return GARBAGE[pick].index_copy(-1, positions, x)
 
-    moved = Batch(
+    moved = Steps(
         segments,
         **{name: lay_out(getattr(batch, name)) for name in (*STEPS, "sources")},
         bootstrap=batch.bootstrap,
@@ -127,7 +137,7 @@ def close(found: Tensor, want: Tensor | list, tolerance: float = 1e-12) -> None:
 SHARES = torch.tensor([0.5, 0.3, 0.2])
 
 
-def shares(b: Batch) -> Tensor:
+def shares(b: Steps) -> Tensor:
     return SHARES.to(b.device)
 
 
@@ -310,28 +320,28 @@ PER_BATCH = {
 }
 
 
-def features(b: Batch) -> Tensor:
+def features(b: Steps) -> Tensor:
     return torch.stack([b.values, b.advantages], 1)
 
 
-def tabular(b: Batch) -> marginal.Tabular:
+def tabular(b: Steps) -> marginal.Tabular:
     """Three states, a state that is none where there is no step; every other episode terminates."""
     states = torch.where(b.segments.inside, (b.values > 0).long() + (b.rewards > 0).long(), -7)
     episode = b.numbers
     return marginal.Tabular(states, episode % 3, episode % 2 == 0, 3)
 
 
-def linear(b: Batch) -> marginal.Linear:
+def linear(b: Steps) -> marginal.Linear:
     final = torch.stack([b.bootstrap, b.bootstrap.cos()], 1)
     return marginal.Linear(features(b), final, tabular(b).terminated, ridge=0.1)
 
 
-def ratio_of(b: Batch, estimate: Callable, describe: Callable = tabular, **knobs: float) -> Tensor:
+def ratio_of(b: Steps, estimate: Callable, describe: Callable = tabular, **knobs: float) -> Tensor:
     m = estimate(describe(b), b.ratios, b.segments, **knobs).log_state_ratios.exp()
     return b.segments.fill(m)
 
 
-def kernel(b: Batch) -> Tensor:
+def kernel(b: Steps) -> Tensor:
     visits = linear(b)
     found = marginal.kernel_discounted(
         visits.features,
@@ -346,21 +356,21 @@ def kernel(b: Batch) -> Tensor:
     return b.segments.fill(found.log_state_ratios.exp())
 
 
-def turns(b: Batch) -> Segments:
+def turns(b: Steps) -> Segments:
     return b.segments.split((b.rewards > 0).long())
 
 
-def rows(b: Batch) -> Tensor:
+def rows(b: Steps) -> Tensor:
     """`[S, A]`: three actions' numbers at each step."""
     return torch.stack((b.target, b.values, b.advantages), dim=1)
 
 
-def critic(b: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def critic(b: Steps) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rewards, V, Q and bootstrap."""
     return b.rewards, b.values, b.advantages, b.bootstrap
 
 
-def doubly_robust(b: Batch) -> returns.DoublyRobust:
+def doubly_robust(b: Steps) -> returns.DoublyRobust:
     return returns.doubly_robust_values(
         b.rewards,
         b.ratios,
@@ -372,18 +382,18 @@ def doubly_robust(b: Batch) -> returns.DoublyRobust:
     )
 
 
-def vtrace(b: Batch) -> advantages.VTrace:
+def vtrace(b: Steps) -> advantages.VTrace:
     bounds = (weights.truncate(b.ratios, b.segments, maximum=x).log_weights for x in (1.3, 0.9))
     return advantages.vtrace(
         b.rewards, b.values, b.bootstrap, *bounds, b.segments, discount=0.9, trace_lambda=0.8
     )
 
 
-def two_logits(b: Batch) -> tuple[Tensor, Tensor]:
+def two_logits(b: Steps) -> tuple[Tensor, Tensor]:
     return torch.stack([b.target, b.values], 1), torch.stack([b.behaviour, b.rewards], 1)
 
 
-def two_gaussians(b: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def two_gaussians(b: Steps) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     mean_p, mean_q = torch.stack([b.target, b.values], 1), torch.stack([b.behaviour, b.rewards], 1)
     return (
         mean_p,

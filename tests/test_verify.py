@@ -3,13 +3,16 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from rich.console import Console
 
-from reweigh import verify
-from reweigh.verify import estimators
+from reweigh import cli, recipes, verify
+from reweigh.core import returns
+from reweigh.recipes import BIASED, UNBIASED, Expectation, Gradient
+from reweigh.verify.golden_estimators import ESTIMATORS
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,25 @@ NO_NUMERICS = {
 
 
 def test_every_estimator_is_exact(rows):
-    assert [(row.problem, row.estimator, row.errors) for row in rows if not row.passed] == []
-    assert max(max(row.errors.values()) for row in rows if row.built) < 1e-12
+    failed = [(row.problem, row.estimator, row.errors, row.undeclared) for row in rows]
+    assert [x for x, row in zip(failed, rows, strict=True) if not row.passed] == []
+    assert max(error for row in rows for error in row.errors.values()) < 1e-12
+
+
+def test_every_recipe_is_held_to_something_on_every_problem(golden, rows):
+    for file in golden["problems"]:
+        ours = [row for row in rows if row.problem == file["name"] and row.is_recipe]
+        assert [row.estimator for row in ours] == list(recipes.ALL)
+        for row in ours:
+            biased = recipes.ALL[row.estimator].expectation == BIASED
+            assert not biased or {"value", "identity", "formula"} & set(row.errors) or row.none_of
+    smallest = [row for row in rows if row.is_recipe and row.problem == "chain"]
+    assert all({"expectation", "on-policy"} <= {*row.errors, *row.none_of} for row in smallest)
+
+
+def test_wrong_declarations_are_refused(rows):
+    wrong = [row for row in rows if row.problem == "wrong declarations"]
+    assert len(wrong) == 15 and all(row.passed for row in wrong)
 
 
 def test_nothing_of_the_file_is_left_out(golden, rows):
@@ -56,8 +76,8 @@ def test_nothing_of_the_file_is_left_out(golden, rows):
         assert named <= set(found)
     assert all(row.built for row in rows)
     for row in rows:
-        if row.built and row.estimator in estimators.ESTIMATORS:
-            assert row.target and "expectation" in row.errors
+        if row.estimator in ESTIMATORS and not row.is_recipe:
+            assert row.declared and "expectation" in row.errors
     assert sum(row.problem == "numerics" for row in rows) == 23
 
 
@@ -93,13 +113,99 @@ def test_a_changed_number_is_seen(golden, path, quantity):
     assert [name for name, error in failed.errors.items() if error > verify.TOLERANCE] == [quantity]
 
 
+def printed(rows):
+    out = io.StringIO()
+    verify.print_table(rows, Console(file=out, width=200))
+    return out.getvalue()
+
+
 def test_the_table_says_what_failed(golden):
     file = smallest(golden)
     file["problems"][0]["batch_results"]["seed"]["loss"] += 1e-6
-    out = io.StringIO()
-    verify.print_table(verify.verify(file), Console(file=out, width=160))
-    assert "1 beyond a relative error of 1e-09" in out.getvalue()
-    assert "0 not built" in out.getvalue()
+    words = printed(verify.verify(file))
+    assert "1 failed (tolerance 1e-09" in words and "0 not built" in words
+    assert "chain, seed: value off by" in words
+    assert "Of 15 declarations that are wrong, 15 were refused." in words
+
+
+def test_the_table_says_of_how_many_gradients_a_biased_expectation_is_none(rows):
+    (line,) = [x for x in printed(rows[:40]).splitlines() if x.split()[:1] == ["ppo"]]
+    assert "none of 8" in line and line.endswith("biased")
+
+
+def by_step(continuation, *, discounted=True):
+    """A recipe of single ratios on a continuation, which declares what `step` does."""
+
+    @recipes.gradient(Expectation(Gradient("φ", "φ")))
+    def mine(sample):
+        return recipes.weighted_score(
+            sample, sample.log_ratios.exp(), continuation(sample), discounted=discounted
+        )
+
+    return mine
+
+
+BROKEN = {
+    "wrong sign": by_step(lambda s: -s.reward_to_go),
+    "no discount of the step": by_step(lambda s: s.reward_to_go, discounted=False),
+    "the reward alone": by_step(lambda s: s.rewards),
+    "the target's continuation": by_step(
+        lambda s: returns.target_reward_to_go(
+            s.rewards, s.log_ratios, s.segments, discount=s.discount
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_recipe_fails(golden, name):
+    rows = verify.verify(smallest(golden), {"mine": BROKEN[name]})
+    (row,) = [row for row in rows if row.is_recipe]
+    assert not row.passed and row.errors["expectation"] > 1e-3
+    assert "chain, mine: expectation off by" in printed(rows)
+
+
+def test_a_recipe_of_ones_own_passes_if_it_is_what_it_declares(golden):
+    (row,) = [
+        row
+        for row in verify.verify(smallest(golden), {"mine": by_step(lambda s: s.reward_to_go)})
+        if row.is_recipe
+    ]
+    assert row.passed and row.declared == "∇ of the TRPO surrogate"
+
+
+@pytest.mark.parametrize(
+    ("name", "expectation"),
+    [("step", UNBIASED), ("step", BIASED), ("per_decision", BIASED), ("reinforce", UNBIASED)],
+)
+def test_a_wrong_label_fails(golden, name, expectation):
+    recipe = replace(recipes.ALL[name], expectation=expectation)
+    rows = verify.verify(smallest(golden), {name: recipe})
+    (row,) = [row for row in rows if row.is_recipe]
+    assert not row.passed
+    if expectation == BIASED:
+        assert row.undeclared and "which is not declared" in printed(rows)
+
+
+def test_an_input_that_verify_cannot_make_is_asked_for(golden):
+    @recipes.gradient(BIASED)
+    def mine(sample, temperatures):
+        return sample.log_prob_target * temperatures
+
+    with pytest.raises(ValueError, match="verify cannot make the input 'temperatures'"):
+        verify.verify(smallest(golden), {"mine": mine})
+
+
+@pytest.mark.parametrize(("changed", "status"), [(0.0, 0), (1e-6, 1)])
+def test_the_exit_status_says_whether_all_is_exact(golden, tmp_path, monkeypatch, changed, status):
+    file = smallest(golden)
+    file["problems"][0]["batch_results"]["seed"]["loss"] += changed
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(file))
+    monkeypatch.setattr(sys, "argv", ["reweigh", "verify", str(path)])
+    with pytest.raises(SystemExit) as exit:
+        cli.main()
+    assert (exit.value.code or 0) == status
 
 
 def set_at(*path, value):

@@ -17,9 +17,8 @@ Record = TypeVar("Record", EpisodeTotals, LogSums, WeightHealth)
 def merge_over_ranks(record: Record, *, process_group: "ProcessGroup | None" = None) -> Record:
     """Every rank's record merged by its method `merge`, on every rank.
 
-    For episode totals, the sums of a normalisation and weight health, which belong to the batch as
-    a whole.
-    Each rank must call it. It waits for the device and for the other ranks.
+    For totals of episodes, sums of a normalisation and weight health, which belong to the batch as
+    a whole. Each rank must call it. It waits for the device and for the other ranks.
 
     Args:
         record: This rank's, with the same groups on every rank.
@@ -29,7 +28,7 @@ def merge_over_ranks(record: Record, *, process_group: "ProcessGroup | None" = N
         The record of all ranks, on this rank's device. On one rank it is `record`.
 
     Raises:
-        ValueError: The ranks' records have different groups.
+        ValueError: The ranks' records have different groups or episodes.
     """
     kind, device = type(record), record[0].device
     own = kind(*(x.detach().cpu() for x in record))

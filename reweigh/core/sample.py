@@ -18,7 +18,10 @@ from reweigh.core.segments import Segments
 
 
 class EpisodeTotals(NamedTuple):
-    """What an episode's steps add up to, where it lies on several ranks or in several rows."""
+    """What an episode's steps add up to, where it lies on several ranks or in several rows.
+
+    Totals of parts add up: by `merge`, or over all ranks by `merge_over_ranks`.
+    """
 
     log_ratios: Tensor
     """`[E]` float64: sum of the log-ratios of the episode's sampled steps."""
@@ -28,7 +31,7 @@ class EpisodeTotals(NamedTuple):
     """`[E]` float64: how many of them are trained on."""
 
     def merge(self, other: "EpisodeTotals") -> "EpisodeTotals":
-        """Totals of two parts together, exact in any order.
+        """The totals of two parts together, exact in any order.
 
         Raises:
             ValueError: The parts number their episodes differently.

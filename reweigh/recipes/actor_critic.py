@@ -18,7 +18,7 @@ USUAL = Expectation(Gradient(TARGET, TARGET, discounted=False))
 """The policy gradient without `γ^t`, as is usual in deep RL."""
 
 
-@gradient(BIASED, on_policy=USUAL)
+@gradient(BIASED, on_policy=USUAL._replace(any_critic=True))
 def impala(sample: Sample, values: Tensor, bootstrap: Tensor) -> Tensor:
     """IMPALA: `ĝ = (1/N) Σ_i Σ_t min(1, ρ_t) (r_t + γ v_{t+1} - V_t) score_t`.
 
@@ -48,7 +48,7 @@ def impala(sample: Sample, values: Tensor, bootstrap: Tensor) -> Tensor:
     return weighted_score(sample, 1.0, trace.advantages, discounted=False)
 
 
-@gradient(OFF_PAC)
+@gradient(OFF_PAC, on_policy=USUAL._replace(any_critic=True))
 def retrace(
     sample: Sample,
     values: Tensor,
@@ -90,7 +90,7 @@ def retrace(
     return weighted_score(sample, sample.log_ratios.exp(), estimate - values, discounted=False)
 
 
-@gradient(OFF_PAC)
+@gradient(OFF_PAC, on_policy=USUAL._replace(any_critic=True))
 def acer(
     sample: Sample,
     log_probs_target: Tensor,

@@ -1,6 +1,7 @@
 """What recipes are composed of, beside the stages of `reweigh.core`."""
 
 from dataclasses import replace
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -44,6 +45,7 @@ def truncated(recipe: Recipe, *, maximum: float) -> Recipe:
         on_policy=recipe.on_policy if maximum >= 1 else BIASED,
         identity=None,
         name=f"truncated_{recipe.name}",
+        origin=partial(truncated, recipe, maximum=maximum),
         **({"estimated": None} if isinstance(recipe, ValueRecipe) else {}),
     )
 

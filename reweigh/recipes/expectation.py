@@ -47,8 +47,8 @@ class Expectation(NamedTuple):
     """A consistent estimate's from a single episode, with the exact critic; None: no `Gradient`."""
     any_critic: bool = False
     """It is so for every critic, not only for the exact one."""
-    factor: Callable[..., float] | None = None
-    """The gradient is multiplied by this: a function of the size of a group and of the knobs."""
+    factor: Callable[[int], float] | None = None
+    """The gradient is multiplied by this function of the size of a group, at the default knobs."""
 
     def __str__(self) -> str:
         if self.gradient is None:

@@ -6,7 +6,9 @@ advantages (`[N]`, or `[S]`, whoever computed them), or the answers' returns and
 times a coefficient) is subtracted from an objective before `loss`.
 
 Where a batch comes in parts, compute the advantages over the whole batch and pass every part the
-whole batch's `divisor`.
+whole batch's `divisor`. Where answers lie in several rows or on several ranks
+(`Sample.with_totals`), they are counted and compared as whole answers: `[N]` then is a number for
+each of them.
 """
 
 from collections.abc import Callable
@@ -37,7 +39,9 @@ class Grouped(NamedTuple):
 
 
 def trained_tokens(sample: Sample) -> Tensor:
-    """The divisor of a mean over tokens: steps that are trained on, a scalar."""
+    """The divisor of a mean over tokens: steps that are trained on, of whole answers, a scalar."""
+    if sample.totals is not None:
+        return sample.totals.trained_steps.sum()
     return count_steps(sample.segments, sample.trained)
 
 
@@ -49,8 +53,9 @@ def _answers(
     """Advantages of the steps, `[S]`: as given, or of returns that are compared in their groups."""
     if isinstance(advantages, Grouped):
         advantages = compared(advantages.returns, advantages.group, groups=advantages.groups)
-    if isinstance(advantages, Tensor) and advantages.shape == (len(sample),):
-        return sample.segments.spread(advantages.detach().double())
+    if isinstance(advantages, Tensor) and advantages.shape == (sample.episodes,):
+        each = advantages if sample.episode is None else advantages[sample.episode]
+        return sample.segments.spread(each.detach().double())
     return sample.steps("advantages", advantages).detach()
 
 
@@ -91,7 +96,7 @@ def grpo(sample: Sample, advantages: Tensor | Grouped, *, clip: float = 0.2) -> 
 
 @gradient(
     BIASED,
-    on_policy=UNBIASED._replace(factor=lambda size, horizon=1: (size - 1) / (size * horizon)),
+    on_policy=UNBIASED._replace(factor=lambda size: (size - 1) / size),
 )
 def dr_grpo(
     sample: Sample, advantages: Tensor | Grouped, *, clip: float = 0.2, horizon: int = 1

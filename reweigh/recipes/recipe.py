@@ -38,12 +38,19 @@ class Recipe(ABC):
     identity: Identity | None = None
     """What else it is exactly, for those that no expectation describes."""
     name: str = ""
+    origin: "partial[Recipe] | None" = None
+    """The call that makes it from another recipe; None for one that is defined in a module."""
 
     def __post_init__(self):
-        for key in ("__doc__", "__wrapped__"):  # for help(), `?` and inspect.signature
-            value = self.function if key == "__wrapped__" else self.function.__doc__
-            object.__setattr__(self, key, value)
         object.__setattr__(self, "name", self.name or self.function.__name__)
+        # For help(), `?`, inspect.signature and pickle.
+        object.__setattr__(self, "__doc__", self.function.__doc__)
+        object.__setattr__(self, "__wrapped__", self.function)
+        object.__setattr__(self, "__module__", self.function.__module__)
+
+    def __reduce__(self) -> Any:
+        """By its name in its module, as functions are pickled; or by the call that makes it."""
+        return (self.origin, ()) if self.origin else self.name
 
     def __repr__(self) -> str:
         return f"<recipe {self.name}{signature(self.function)}: {self.expectation}>"
@@ -74,7 +81,7 @@ class Recipe(ABC):
             )
         function = partial(self.function, **knobs)
         function.__doc__ = self.function.__doc__  # type: ignore[misc]
-        return replace(self, function=function, name=self.name)
+        return replace(self, function=function, origin=partial(type(self).bind, self, **knobs))
 
     @abstractmethod
     def __call__(
@@ -91,11 +98,16 @@ class Recipe(ABC):
         """
 
 
+def episodes(sample: Sample) -> int:
+    """The divisor of a mean over episodes, each counted once where it lies in several rows."""
+    return sample.episodes
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class GradientRecipe(Recipe):
     """An estimator of a policy gradient: a number to maximise at each step, and a divisor."""
 
-    divisor: Callable[[Sample], float | Tensor] | None = len
+    divisor: Callable[[Sample], float | Tensor] | None = episodes
     """What the sum over steps is divided by; None if the function gives the scalar objective."""
 
     def objective(self, sample: Sample, *inputs: Any, **knobs: Any) -> Tensor:
@@ -163,7 +175,7 @@ def gradient(
     *,
     on_policy: Expectation | None = None,
     identity: Identity | None = None,
-    divisor: Callable[[Sample], float | Tensor] | None = len,
+    divisor: Callable[[Sample], float | Tensor] | None = episodes,
 ) -> Callable[[Function], GradientRecipe]:
     """Decorator that makes a recipe of a per-step objective `[S]`.
 

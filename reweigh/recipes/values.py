@@ -147,6 +147,7 @@ def truncated_importance_sampling(
 @value(
     BIASED,
     estimated=None,
+    on_policy=CONSISTENT,
     identity=Identity(
         "weighted_importance_sampling",
         {},

@@ -4,10 +4,8 @@ A case holds a `Sample` and, by the names of the recipes' arguments, everything 
 may ask for, exact in the problem: values, visits, log-probabilities of every action.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +15,7 @@ from reweigh.core.sample import Sample
 from reweigh.core.segments import Segments
 from reweigh.core.weights import PowerMean
 from reweigh.recipes.groups import Grouped
-from reweigh.verify.golden import Problem, indices, tensor
+from reweigh.verify.golden import Problem
 
 PER_STEP = {
     *("values", "action_values", "advantages", "log_state_ratios", "divergences", "actions"),
@@ -158,166 +156,19 @@ class Case:
         return Grouped(self.sample.returns, torch.arange(count) // size, -(-count // size))
 
     def gradient(self, objective: Tensor) -> Tensor:
-        """The gradient in the target's logits; 0 if the objective does not depend on them."""
-        theta = self.problem.logits["theta"]
-        if not objective.requires_grad:
-            return torch.zeros_like(theta)
-        (ascent,) = torch.autograd.grad(objective, theta, retain_graph=True)
-        return ascent
+        """The gradient in the target's logits."""
+        return slope(objective, self.problem.logits["theta"])
 
     def undiscounted(self) -> "Case":
         """The same trajectories with a discount of 1: the return of an answer is its total."""
         return replace(self, sample=replace(self.sample, discount=1.0))
 
 
-def logged(problem: Problem, file: dict[str, Any], *, horizon: int) -> Case:
-    """The golden batch cut to `horizon` steps: padded, with poison where no step is."""
-    shape = tensor(file, "mask", -1, problem.horizon).shape
-
-    def cut(x: Tensor) -> Tensor:
-        return x[:, :horizon].flatten()
-
-    segments = _padded(cut(tensor(file, "mask", *shape)), horizon)
-    next_states = cut(indices(file, "next_states", problem.states, *shape))
-    return _case(
-        problem,
-        segments,
-        horizon=horizon,
-        states=cut(indices(file, "states", problem.states, *shape)),
-        actions=cut(indices(file, "actions", problem.actions, *shape)),
-        final_states=segments.last(next_states).long(),
-        rewards=cut(tensor(file, "rewards", *shape)),
-        poison=cut(tensor(file, "logp_new", *shape)),
-        sources=cut(tensor(file, "logp_old", *shape)).unsqueeze(0),
+def slope(objective: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of an objective in a leaf; 0 if the objective does not depend on it."""
+    if not objective.requires_grad:
+        return torch.zeros_like(leaf)
+    (ascent,) = torch.autograd.grad(
+        objective, leaf, retain_graph=True, materialize_grads=True, allow_unused=True
     )
-
-
-def logged_mixture(problem: Problem, file: dict[str, Any]) -> Case:
-    """The golden batch that several behaviours sampled: padded, with poison where no step is."""
-    shape = tensor(file, "mask", -1, problem.horizon).shape
-    segments = _padded(tensor(file, "mask", *shape).flatten(), problem.horizon)
-    counts = tensor(file, "counts", -1)
-    source = indices(file, "src", len(counts), len(segments))
-    return _case(
-        problem,
-        segments,
-        horizon=problem.horizon,
-        states=indices(file, "states", problem.states, *shape).flatten(),
-        actions=indices(file, "actions", problem.actions, *shape).flatten(),
-        # Any state will do: whole episodes are followed by the value 0.
-        final_states=torch.zeros_like(source),
-        rewards=tensor(file, "rewards", *shape).flatten(),
-        poison=tensor(file, "logp_new", *shape).flatten(),
-        sources=tensor(file, "logp_src", len(counts), *shape).flatten(1),
-        counts=tuple(int(count) for count in counts),
-        source=source,
-    )
-
-
-def enumerated(
-    problem: Problem,
-    behaviours: list[str],
-    counts: tuple[int, ...] = (1,),
-    *,
-    horizon: int | None = None,
-) -> Case:
-    """Every trajectory of at most `horizon` steps, with its probability.
-
-    Each trajectory is there once for each behaviour, with the probability that this behaviour is
-    the source and samples it.
-    """
-    horizon = problem.horizon if horizon is None else horizon
-    paths = list(_walk(problem, horizon)) * len(behaviours)
-    segments = Segments.packed([len(actions) for _, _, actions in paths])
-    states = torch.tensor([s for _, visited, _ in paths for s in visited[:-1]])
-    next_states = torch.tensor([s for _, visited, _ in paths for s in visited[1:]])
-    actions = torch.tensor([a for _, _, taken in paths for a in taken])
-    source = torch.arange(len(behaviours)).repeat_interleave(len(paths) // len(behaviours))
-    sources = torch.stack(
-        [problem.logits[name].detach().log_softmax(1)[states, actions] for name in behaviours]
-    )
-    environment = torch.tensor([p for p, _, _ in paths], dtype=torch.float64)
-    case = _case(
-        problem,
-        segments,
-        horizon=horizon,
-        states=states,
-        actions=actions,
-        final_states=segments.last(next_states).long(),
-        rewards=problem.reward[states, actions, next_states],
-        sources=sources,
-        counts=counts,
-        source=source,
-        behaviour=behaviours[0],
-    )
-    behaviour = case.sample.log_prob_behaviour
-    assert behaviour is not None
-    probability = case.proportions[source] * environment * segments.total(behaviour).exp()
-    squares = probability * (2 * case.sample.log_trajectory.detach()).exp()
-    zeros = torch.zeros_like(case.proportions)
-    moments = zeros.index_add(0, source, squares) / case.proportions
-    moments = moments.clamp(min=1.0)  # which they are, but for rounding
-    return replace(case, probability=probability, second_moments=moments)
-
-
-def _case(
-    problem: Problem,
-    segments: Segments,
-    *,
-    horizon: int,
-    states: Tensor,
-    actions: Tensor,
-    final_states: Tensor,
-    rewards: Tensor,
-    sources: Tensor,
-    poison: Tensor | None = None,
-    counts: tuple[int, ...] = (1,),
-    source: Tensor | None = None,
-    behaviour: str = "phi",
-) -> Case:
-    log_prob = problem.logits["theta"].log_softmax(1)[states, actions]
-    if poison is not None:
-        log_prob = torch.where(segments.inside, log_prob, poison)
-    source = torch.zeros_like(segments.start) if source is None else source
-    count = len(segments)
-    return Case(
-        problem=problem,
-        horizon=horizon,
-        sample=Sample(
-            log_prob,
-            sources.gather(0, source[segments.episode].unsqueeze(0)).squeeze(0),
-            segments,
-            rewards,
-            problem.discount,
-        ),
-        states=states,
-        actions=actions,
-        final_states=final_states,
-        behaviour=behaviour,
-        log_prob_sources=sources,
-        counts=counts,
-        source=source,
-        probability=torch.full((count,), 1 / count, dtype=torch.float64),
-        second_moments=torch.ones(len(sources), dtype=torch.float64),
-    )
-
-
-def _walk(problem: Problem, horizon: int) -> Iterator[tuple[float, list[int], list[int]]]:
-    """Yields what the environment contributes to a path's probability, its states, its actions."""
-    initial, transition = problem.initial.tolist(), problem.transition.tolist()
-    open_paths = [(p, [s], []) for s, p in enumerate(initial) if p > 0]
-    while open_paths:
-        probability, states, actions = open_paths.pop()
-        if len(actions) == horizon or problem.terminal[states[-1]]:
-            yield probability, states, actions
-            continue
-        for action, row in enumerate(transition[states[-1]]):
-            open_paths += [
-                (probability * p, [*states, s], [*actions, action])
-                for s, p in enumerate(row)
-                if p > 0
-            ]
-
-
-def _padded(mask: Tensor, horizon: int) -> Segments:
-    return Segments.padded([horizon] * (len(mask) // horizon), horizon, mask=mask > 0)
+    return ascent

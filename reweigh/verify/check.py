@@ -4,7 +4,7 @@ Golden batches are padded and poisoned, and gradients come from automatic differ
 softmax logits.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,14 +16,19 @@ from reweigh.core.sample import Sample
 from reweigh.recipes import ALL
 from reweigh.recipes.recipe import Recipe
 from reweigh.verify.batches import mean_gradient
-from reweigh.verify.cases import Case, enumerated, logged, logged_mixture
+from reweigh.verify.cases import Case, slope
 from reweigh.verify.declared import PAIRS_UP_TO, Trial
 from reweigh.verify.golden import Problem, entry, number, tensor
 from reweigh.verify.golden_estimators import ESTIMATORS, Estimator
 from reweigh.verify.numerics import numerics_errors, relative_error
+from reweigh.verify.trajectories import enumerated, logged, logged_mixture
+from reweigh.verify.wrong import WRONG
 
 TOLERANCE = 1e-9
 """Largest relative error that passes."""
+
+WRONGLY_DECLARED = "wrong declarations"
+"""What rows have for a problem that show whether the checks can fail at all."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,15 @@ class Row:
     """What its expectation is said to be."""
     undeclared: tuple[str, ...] = ()
     """What its expectation equals without being declared so."""
+    none_of: dict[str, int] = field(default_factory=dict)
+    """By quantity that is declared biased: how many gradients it was compared with."""
     is_recipe: bool = False
     """A public recipe; otherwise a name of the golden file."""
 
     @property
     def built(self) -> bool:
         """Whether the library has this estimator."""
-        return bool(self.errors)
+        return bool(self.errors or self.none_of)
 
     @property
     def passed(self) -> bool:
@@ -65,7 +72,8 @@ def verify(golden: dict[str, Any], recipes: dict[str, Recipe] | None = None) -> 
         recipes: By name; without it all that are published, `recipes.ALL`.
 
     Returns:
-        A row for every recipe and for every name in the file, on each problem.
+        A row for every recipe and for every name in the file, on each problem; and for every wrong
+        declaration (`WRONG`), which passes if it was refused.
 
     Raises:
         ValueError: The file is not of the golden format (says which entry); a recipe asks for an
@@ -75,17 +83,25 @@ def verify(golden: dict[str, Any], recipes: dict[str, Recipe] | None = None) -> 
     for file in entry(golden, "problems", list):
         problem = Problem.read(file)
         trial = Trial(problem, file)
+        if not rows:
+            rows += [_refusal_row(trial, name, recipe) for name, recipe in WRONG.items()]
         for name, recipe in (ALL if recipes is None else recipes).items():
-            errors, undeclared = trial.errors(recipe)
-            declared = str(recipe.expectation)
-            rows.append(
-                Row(problem.name, name, errors, declared, tuple(undeclared), is_recipe=True)
+            errors, none_of, undeclared = trial.outcome(recipe)
+            row = Row(
+                problem.name, name, errors, str(recipe.expectation), tuple(undeclared), none_of
             )
-        for group in _groups(problem, file):
+            rows.append(replace(row, is_recipe=True))
+        for group in _groups(trial, file):
             rows += [_estimator_row(problem, group, name) for name in group.results]
         rows.append(_diagnostics_row(problem, file))
     numerics = numerics_errors(entry(golden, "numerics", dict))
     return rows + [Row("numerics", name, errors, "") for name, errors in numerics.items()]
+
+
+def _refusal_row(trial: Trial, name: str, recipe: Recipe) -> Row:
+    errors, _, undeclared = trial.outcome(recipe)
+    refused = bool(undeclared) or any(error > TOLERANCE for error in errors.values())
+    return Row(WRONGLY_DECLARED, name, {"refused": 0.0 if refused else float("inf")}, "refused")
 
 
 class _Group(NamedTuple):
@@ -99,7 +115,8 @@ class _Group(NamedTuple):
     everything: Case
 
 
-def _groups(problem: Problem, file: dict[str, Any]) -> list[_Group]:
+def _groups(trial: Trial, file: dict[str, Any]) -> list[_Group]:
+    problem = trial.problem
     batch, cut = entry(file, "batch", dict), entry(file, "trunc_batch", dict)
     exact, horizon = entry(file, "exact", dict), entry(cut, "h", int)
     groups = [
@@ -108,8 +125,8 @@ def _groups(problem: Problem, file: dict[str, Any]) -> list[_Group]:
             entry(exact, "E", dict)
             | entry(exact, "E_sn", dict)
             | {"pdis_tokenmean": entry(exact, "E_pdis_tokenmean", dict)},
-            logged(problem, batch, horizon=problem.horizon),
-            enumerated(problem, ["phi"]),
+            trial.batch,
+            trial.everything("phi"),
         ),
         _Group(
             entry(cut, "results", dict) | {"pdis_boot_phi": {}},
@@ -156,19 +173,16 @@ def _batch_errors(
     objective = estimator.objective(case).sum()
     divisor = _divisor(estimator, case.sample)
     target = case.sample.log_prob_target
-    coefficients, of_values = torch.autograd.grad(
-        objective, (target, case.values), retain_graph=True, allow_unused=True
-    )
+    coefficients, of_values = (slope(objective, leaf) for leaf in (target, case.values))
     if "loss" in result and "ppo_loss" not in result:
         # The file's loss is linear: the sum of the coefficients times what they multiply.
         linear = (coefficients * case.segments.fill(target)).sum()
-        if of_values is not None:
-            linear = linear + (of_values * case.values).sum()
+        linear = linear + (of_values * case.values).sum()
         errors["value"] = relative_error(-linear / divisor, _scalar(number(result, "loss")))
     elif "ppo_loss" in result:
         errors["value"] = relative_error(-objective / divisor, _scalar(number(result, "ppo_loss")))
     if "grad" in result:
-        (ascent,) = torch.autograd.grad(objective / divisor, theta, retain_graph=True)
+        ascent = slope(objective / divisor, theta)
         errors["gradient"] = relative_error(ascent, tensor(result, "grad", *theta.shape))
     if "coef" in result:
         golden = tensor(result, "coef", len(case.sample), -1).flatten()
@@ -185,8 +199,7 @@ def _expectation_error(
         each = objective if len(objective) == len(everything.sample) else None
         each = everything.segments.total(objective) if each is None else each
         mean = (each * everything.probability).sum()
-        (ours,) = torch.autograd.grad(mean, theta, retain_graph=True)
-        return relative_error(ours, tensor(group.expectations, name, *theta.shape))
+        return relative_error(slope(mean, theta), tensor(group.expectations, name, *theta.shape))
     by_size = entry(group.expectations, name, dict)
     sizes = (1, 2) if len(everything.sample) <= PAIRS_UP_TO else (1,)
 

@@ -9,7 +9,7 @@ from another recipe; and it must be no other of the eight gradients.
 from dataclasses import replace
 from functools import cache
 from inspect import signature
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -19,10 +19,11 @@ from reweigh.recipes import Grouped
 from reweigh.recipes.expectation import BEHAVIOUR, TARGET, Expectation, Gradient, Identity
 from reweigh.recipes.recipe import Recipe, ValueRecipe
 from reweigh.verify.batches import mean_gradient
-from reweigh.verify.cases import Case, enumerated, logged
-from reweigh.verify.formulas import FORMULAS, KNOBS, answers
+from reweigh.verify.cases import Case, slope
+from reweigh.verify.formulas import FORMULAS, KNOBS, OF_MANY, answers
 from reweigh.verify.golden import Problem, entry, tensor
 from reweigh.verify.numerics import relative_error
+from reweigh.verify.trajectories import enumerated, logged
 
 PAIRS_UP_TO = 200
 """Pairs of trajectories are enumerated on problems with at most this many of them."""
@@ -37,6 +38,21 @@ GRADIENTS = tuple(
     for discounted in (True, False)
 )
 """The eight that an expectation is compared with."""
+
+
+CRITICS = {"values", "action_values", "all_action_values"}
+"""Inputs that a wrong critic changes."""
+
+
+class Outcome(NamedTuple):
+    """What a problem shows about a recipe."""
+
+    errors: dict[str, float]
+    """By quantity: to what it declares."""
+    none_of: dict[str, int]
+    """By quantity that is declared biased: how many gradients it was compared with."""
+    undeclared: list[str]
+    """What it equals without declaring it."""
 
 
 class Trial:
@@ -75,57 +91,68 @@ class Trial:
                 sums[gradient] = sums[gradient] + count / sum(counts) * torch.from_numpy(part)
         return {gradient: x.detach() for gradient, x in sums.items()}
 
-    def errors(self, recipe: Recipe) -> tuple[dict[str, float], list[str]]:
-        """Errors of a recipe by quantity, and what it equals without declaring it."""
-        errors: dict[str, float] = {}
-        undeclared: list[str] = []
+    def outcome(self, recipe: Recipe) -> Outcome:
+        """What the problem shows about a recipe."""
+        outcome = Outcome({}, {}, [])
         behaviours = self.sources if "log_prob_sources" in recipe.inputs else ("phi",)
+        targets = ("theta",) * len(behaviours)
         for quantity, expectation, sampled_by in (
             ("expectation", recipe.expectation, behaviours),
-            ("on-policy", recipe.on_policy, ("theta",) * len(behaviours)),
+            ("on-policy", recipe.on_policy, targets),
         ):
-            critics = ("theta", "critic") if expectation.any_critic else ("theta",)
-            for critic in critics:
-                case = replace(self.everything(*sampled_by), critic=critic)
-                if _compares(recipe) and len(case.sample) > PAIRS_UP_TO:
-                    continue
-                error, equal = self._expectation(recipe, expectation, case, sampled_by)
-                errors[quantity] = max(errors.get(quantity, 0.0), error)
-                undeclared += [f"{quantity} equals {gradient}" for gradient in equal]
-        if isinstance(recipe, ValueRecipe) and recipe.estimated is not None:
-            errors["value"] = self._value_error(recipe, behaviours)
+            case = self.everything(*sampled_by)
+            if _compares(recipe) and len(case.sample) > PAIRS_UP_TO:
+                continue
+            self._compare(recipe, quantity, expectation, case, sampled_by, outcome)
+        if isinstance(recipe, ValueRecipe):
+            policies = [behaviours] if recipe.estimated else []
+            policies += [targets] if recipe.on_policy.gradient else []
+            errors = [self._value_error(recipe, sampled_by) for sampled_by in policies]
+            outcome.errors.update({"value": max(errors)} if errors else {})
         if recipe.identity is not None:
-            errors["identity"] = self._identity_error(recipe, recipe.identity)
-        if recipe.name in FORMULAS:
-            errors["formula"] = self._formula_error(recipe)
-        return errors, undeclared
+            outcome.errors["identity"] = self._identity_error(recipe, recipe.identity)
+        if (case := self._formula_case(recipe)) is not None:
+            outcome.errors["formula"] = _formula_error(recipe, case)
+        return outcome
 
-    def _expectation(
-        self, recipe: Recipe, expectation: Expectation, case: Case, behaviours: tuple[str, ...]
-    ) -> tuple[float, list[Gradient]]:
-        """Error to the declared gradient (0 if it is biased), and the others that it equals."""
-        case, inputs = _arguments(recipe, case)
-        size = 2 if _compares(recipe) else 1
-        mean = mean_gradient(recipe, case, inputs, size=size)
-        exact = self.gradients(*behaviours, discount=case.sample.discount)
+    def _compare(
+        self,
+        recipe: Recipe,
+        quantity: str,
+        expectation: Expectation,
+        case: Case,
+        behaviours: tuple[str, ...],
+        outcome: Outcome,
+    ) -> None:
+        """Adds to the outcome what the expectation is beside the declared one and the others."""
+        exact = self.gradients(*behaviours, discount=_arguments(recipe, case)[0].sample.discount)
+        others = _distinct(behaviours, case.sample.discount if not _compares(recipe) else 1.0)
+        mean, limit = _mean_and_limit(recipe, case)
         declared = expectation.of_one_episode if expectation.consistent else expectation.gradient
-        equal = [
-            gradient
-            for gradient in _distinct(behaviours, case.sample.discount)
-            if gradient != declared and relative_error(mean, exact[gradient]) < EQUAL
-        ]
+        equal = [g for g in others if g != declared and relative_error(mean, exact[g]) < EQUAL]
         if expectation.gradient is None:
-            return 0.0, equal
-        if expectation.consistent:
-            assert isinstance(recipe, ValueRecipe)
-            mean = case.gradient(_population_estimate(recipe, case, inputs))
-        factor = 1.0 if expectation.factor is None else expectation.factor(size)
-        return relative_error(mean, factor * exact[expectation.gradient]), equal
+            equal += [
+                g for g in others if g not in equal and relative_error(limit, exact[g]) < EQUAL
+            ]
+            outcome.none_of[quantity] = len(others)
+        else:
+            factor = 1.0 if expectation.factor is None else expectation.factor(2)
+            golden = factor * exact[expectation.gradient]
+            reached = limit if expectation.consistent else mean
+            outcome.errors[quantity] = relative_error(reached, golden)
+            if CRITICS & set(recipe.inputs):
+                mean, limit = _mean_and_limit(recipe, replace(case, critic="critic"))
+                error = relative_error(limit if expectation.consistent else mean, golden)
+                if expectation.any_critic:
+                    outcome.errors[quantity] = max(outcome.errors[quantity], error)
+                elif error < EQUAL:
+                    outcome.undeclared.append(f"{quantity} holds for every critic")
+        outcome.undeclared.extend(f"{quantity} equals {gradient}" for gradient in equal)
 
     def _value_error(self, recipe: ValueRecipe, behaviours: tuple[str, ...]) -> float:
         """How far the estimate is from the value, in expectation or in the limit."""
         case = self.everything(*behaviours)
-        estimate = _population_estimate(recipe, case, case.inputs(recipe.inputs))
+        estimate = _population_estimate(recipe, case)
         policy = {TARGET: "theta", BEHAVIOUR: case.behaviour}[recipe.estimated or TARGET]
         exact = self.problem.exact
         value = exact.value(exact.policy(self.problem.table(policy)))
@@ -138,14 +165,37 @@ class Trial:
         theirs = identity.other(case.sample, **inputs)
         return relative_error(case.gradient(ours), case.gradient(theirs))
 
-    def _formula_error(self, recipe: Recipe) -> float:
-        case, inputs = _arguments(recipe, self.batch)
-        loss = recipe(case.sample, **inputs, **KNOBS.get(recipe.name, {}))
-        (ours,) = torch.autograd.grad(-loss, case.sample.log_prob_target, retain_graph=True)
-        rows = FORMULAS[recipe.name](answers(case), case.sample.discount)
-        theirs = torch.tensor([c for row in rows for c in row], dtype=torch.float64)
-        outside = float(ours[~case.segments.inside].abs().sum())
-        return max(relative_error(ours[case.segments.existing], theirs), outside)
+    def _formula_case(self, recipe: Recipe) -> Case | None:
+        """Episodes to hold a recipe to its published formula on, if there is one."""
+        if recipe.name not in FORMULAS:
+            return None
+        if recipe.name not in OF_MANY:
+            return self.batch
+        case = self.everything("phi")
+        return case if len(case.sample) <= PAIRS_UP_TO else None
+
+
+def _formula_error(recipe: Recipe, case: Case) -> float:
+    case, inputs = _arguments(recipe, case)
+    loss = recipe(case.sample, **inputs, **_knobs(recipe, case))
+    ours = slope(-loss, case.sample.log_prob_target)
+    rows = FORMULAS[recipe.name](answers(case), case.sample.discount)
+    theirs = torch.tensor([c for row in rows for c in row], dtype=torch.float64)
+    outside = float(ours[~case.segments.inside].abs().sum())
+    return max(relative_error(ours[case.segments.existing], theirs), outside)
+
+
+def _knobs(recipe: Recipe, case: Case) -> dict[str, Any]:
+    return KNOBS[recipe.name](case) if recipe.name in KNOBS else {}
+
+
+def _mean_and_limit(recipe: Recipe, case: Case) -> tuple[Tensor, Tensor]:
+    """The expectation of a recipe's gradient, and the gradient of a value's limit in `N`."""
+    case, inputs = _arguments(recipe, case)
+    mean = mean_gradient(recipe, case, inputs, size=2 if _compares(recipe) else 1)
+    if not isinstance(recipe, ValueRecipe):
+        return mean, mean
+    return mean, case.gradient(_population_estimate(recipe, case))
 
 
 def _compares(recipe: Recipe) -> bool:
@@ -174,9 +224,9 @@ def _distinct(behaviours: tuple[str, ...], discount: float) -> list[Gradient]:
     ]
 
 
-def _population_estimate(recipe: ValueRecipe, case: Case, inputs: dict[str, Any]) -> Tensor:
+def _population_estimate(recipe: ValueRecipe, case: Case) -> Tensor:
     """The estimate from all trajectories, each counted by its probability: its limit in `N`."""
-    terms = recipe.terms(case.sample, **inputs)
+    terms = recipe.terms(case.sample, **case.inputs(recipe.inputs), **_knobs(recipe, case))
     plain = (terms.plain * case.probability).sum().expand(len(terms))
     weighted = None
     if terms.weighted is not None:

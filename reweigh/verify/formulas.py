@@ -8,10 +8,14 @@ numbers; nothing is shared with the recipes.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from reweigh.recipes import policy_weights
 from reweigh.verify.cases import Case
 
 CLIP = 0.2
+LOWEST = -10.0
+"""No problem of the golden file returns less."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,26 @@ def _ppo(batch: list[Answer], discount: float) -> list[list[float]]:
 
 
 def _geppo(batch: list[Answer], discount: float) -> list[list[float]]:
+    """With steps of two policies in turn, whose mean age is 1.25."""
+    steps = _tokens(batch)
+    newest = sum(-(-len(x.rewards) // 2) for x in batch)
+    alpha = (0.75 * steps / newest, 0.25 * steps / (steps - newest))
     rows = []
     for x in batch:
         centres = [math.exp(p - b) for p, b in zip(x.proximal, x.behaviour, strict=True)]
-        steps = zip(x.ratios, x.advantages, centres, strict=True)
-        rows.append([_clipped(r, a, c, CLIP, CLIP) / len(batch) for r, a, c in steps])
+        terms = enumerate(zip(x.ratios, x.advantages, centres, strict=True))
+        rows.append(
+            [alpha[t % 2] * _clipped(r, a, c, CLIP, CLIP) / len(batch) for t, (r, a, c) in terms]
+        )
     return rows
+
+
+def _two_policies(case: Case) -> dict[str, Any]:
+    """The knobs of that."""
+    age = 1 + case.segments.time % 2
+    counts = age[case.segments.existing].bincount()[1:].double()
+    weights = policy_weights(age, shares=counts / counts.sum(), mean_age=1.25)
+    return {"policy_weights": weights}
 
 
 def _awr(batch: list[Answer], discount: float) -> list[list[float]]:
@@ -109,8 +127,41 @@ def _truncated(batch: list[Answer], discount: float) -> list[list[float]]:
     rows = []
     for x in batch:
         weight = min(10.0, math.prod(x.ratios))
-        rows.append([weight * x.total / len(batch)] * len(x.rewards))
+        rows.append([weight * (x.total - LOWEST) / len(batch)] * len(x.rewards))
     return rows
+
+
+def _pareto_smoothed(batch: list[Answer], discount: float) -> list[list[float]]:
+    logs = [sum(a - b for a, b in zip(x.target, x.behaviour, strict=True)) for x in batch]
+    weights = [math.exp(x) for x in logs]
+    order = sorted(range(len(logs)), key=lambda i: logs[i])
+    tail, cutoff = order[-(len(logs) // 5) :], weights[order[-(len(logs) // 5) - 1]]
+    shape, scale = _generalised_pareto([weights[i] - cutoff for i in tail])
+    largest = max(weights)
+    for j, i in enumerate(tail):
+        quantile = ((1 - (j + 0.5) / len(tail)) ** -shape - 1) / shape
+        weights[i] = min(cutoff + scale * quantile, largest)
+    total = sum(weights)
+    mean = sum(w * x.total for w, x in zip(weights, batch, strict=True)) / total
+    return [
+        [w * (x.total - mean) / total] * len(x.rewards) for w, x in zip(weights, batch, strict=True)
+    ]
+
+
+def _generalised_pareto(excess: list[float]) -> tuple[float, float]:
+    """Shape and scale: Zhang and Stephens 2009, with the prior of Vehtari et al. 2024."""
+    count, points = len(excess), 30 + math.isqrt(len(excess))
+    quartile = excess[int(count / 4 + 0.5) - 1]
+    grid = [
+        1 / excess[-1] + (1 - math.sqrt(points / (j - 0.5))) / (3 * quartile)
+        for j in range(1, points + 1)
+    ]
+    shapes = [sum(math.log1p(-b * x) for x in excess) / count for b in grid]
+    fits = [count * (math.log(-b / k) - k - 1) for b, k in zip(grid, shapes, strict=True)]
+    chances = [1 / sum(math.exp(other - fit) for other in fits) for fit in fits]
+    b = sum(x * chance for x, chance in zip(grid, chances, strict=True))
+    raw = sum(math.log1p(-b * x) for x in excess) / count
+    return (count * raw + 5) / (count + 10), -raw / b
 
 
 def _pairs(batch: list[Answer]) -> list[tuple[Answer, Answer]]:
@@ -135,7 +186,7 @@ def _grpo(batch: list[Answer], discount: float) -> list[list[float]]:
 
 def _dr_grpo(batch: list[Answer], discount: float) -> list[list[float]]:
     return [
-        [_clipped(r, (x.total - y.total) / 2, 1.0, CLIP, CLIP) / len(batch) for r in x.ratios]
+        [_clipped(r, (x.total - y.total) / 2, 1.0, CLIP, CLIP) / len(batch) / 3 for r in x.ratios]
         for x, y in _pairs(batch)
     ]
 
@@ -203,6 +254,7 @@ FORMULAS: dict[str, Formula] = {
     "awr": _awr,
     "impala": _impala,
     "truncated_importance_sampling": _truncated,
+    "pareto_smoothed": _pareto_smoothed,
     "grpo": _grpo,
     "dr_grpo": _dr_grpo,
     "dapo": _dapo,
@@ -216,7 +268,12 @@ FORMULAS: dict[str, Formula] = {
 }
 """By the recipe's name, at the default knobs; an answer's group is its neighbour."""
 
-KNOBS: dict[str, dict[str, float]] = {
-    "truncated_importance_sampling": {"lowest_return": -math.inf},
+OF_MANY = {"pareto_smoothed"}
+"""Held to their formula on every trajectory of a small problem: a batch is too short for a tail."""
+
+KNOBS: dict[str, Callable[[Case], dict[str, Any]]] = {
+    "truncated_importance_sampling": lambda case: {"lowest_return": LOWEST},
+    "dr_grpo": lambda case: {"horizon": 3},
+    "geppo": _two_policies,
 }
 """Knobs of a recipe that are not at their defaults there."""
