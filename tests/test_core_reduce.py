@@ -181,9 +181,9 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"objective must have shape \[1\]"):
         reduce.loss(torch.zeros(2), segments)
     for count in (reduce.count_episodes, reduce.count_steps):
-        with pytest.raises(ValueError, match=r"kept must be bool, got torch\.float32"):
+        with pytest.raises(ValueError, match=r"kept_steps must be bool, got torch\.float32"):
             count(segments, one)
-        with pytest.raises(ValueError, match=r"kept must have shape \[1\]"):
+        with pytest.raises(ValueError, match=r"kept_steps must have shape \[1\]"):
             count(segments, torch.ones(2, dtype=torch.bool))
 
 

@@ -17,13 +17,12 @@ def log_ratios(log_prob_target: Tensor, log_prob_behaviour: Tensor, segments: Se
         log_prob_target: `[S]` float32 or float64, under the policy being trained. `-inf` (an action
             it never takes) is legal: the weight is 0.
         log_prob_behaviour: `[S]` float32 or float64, under the policy that sampled the actions.
-        segments: Where the episodes lie.
 
     Returns:
         `[S]` float64, 0 where no step exists. Equal arguments give 0.
 
     Raises:
-        ValueError: Another shape; half precision; a NaN, `+inf`, or `-inf` under the behaviour.
+        ValueError: Wrong shape; half precision; a NaN, `+inf`, or `-inf` under the behaviour.
     """
     target = checked_log_prob("log_prob_target", log_prob_target, segments)
     return target - checked_behaviour(log_prob_behaviour, segments)
@@ -44,7 +43,7 @@ def checked_log_prob(name: str, log_prob: Tensor, segments: Segments) -> Tensor:
     """A log-probability `[S]` as float64, `-inf` allowed.
 
     Raises:
-        ValueError: Another shape; half precision; on the CPU, a NaN or `+inf`.
+        ValueError: Wrong shape; half precision; on the CPU, a NaN or `+inf`.
     """
     contracts.require_full_precision(name, log_prob)
     log_prob = segments.as_float64(name, log_prob)

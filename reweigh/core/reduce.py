@@ -24,7 +24,6 @@ def loss(objective: Tensor, segments: Segments, *, divisor: float | Tensor | Non
 
     Args:
         objective: `[S]`, to maximise.
-        segments: Where the episodes lie.
         divisor: What to divide by: a number above 0, or a scalar tensor, which is not looked at (no
             stall on an accelerator). A tensor that is 0 says that nothing survived: the loss is 0.
 
@@ -32,7 +31,7 @@ def loss(objective: Tensor, segments: Segments, *, divisor: float | Tensor | Non
         Scalar float64. A step whose objective is exactly 0, such as a rejected one, adds 0.
 
     Raises:
-        ValueError: Another shape; a number that is not positive.
+        ValueError: Wrong shape; a number that is not positive.
     """
     divisor = len(segments) if divisor is None else divisor
     total = segments.as_float64("objective", objective).sum()
@@ -49,42 +48,40 @@ def loss(objective: Tensor, segments: Segments, *, divisor: float | Tensor | Non
     return -torch.where(nothing, 0.0, total) / torch.where(nothing, 1.0, divisor)
 
 
-def count_episodes(segments: Segments, kept: Tensor | None = None) -> Tensor:
+def count_episodes(segments: Segments, kept_steps: Tensor | None = None) -> Tensor:
     """`N`, or how many episodes survived a rejection: the divisor of a mean over episodes.
 
     Args:
-        segments: Where the episodes lie.
-        kept: `[S]` bool, steps that survived. An episode whose every step was rejected is not
+        kept_steps: `[S]` bool, steps that survived. An episode whose every step was rejected is not
             counted; one that has no steps was not rejected, and is.
 
     Returns:
         Scalar float64 on the segments' device. Parts' counts sum to the whole's.
 
     Raises:
-        ValueError: Another shape or dtype.
+        ValueError: Wrong shape or dtype.
     """
-    if kept is None:
+    if kept_steps is None:
         return torch.ones_like(segments.start).double().sum()
-    return kept_episodes(segments, kept).double().sum()
+    return kept_episodes(segments, kept_steps).double().sum()
 
 
-def kept_episodes(segments: Segments, kept: Tensor) -> Tensor:
-    """Which episodes survived a rejection: the `kept` of `advantages.leave_one_out` and its like.
+def kept_episodes(segments: Segments, kept_steps: Tensor) -> Tensor:
+    """Which episodes survived a rejection: the `kept_episodes` of `advantages.leave_one_out`.
 
     Args:
-        segments: Where the episodes lie.
-        kept: `[S]` bool, steps that survived.
+        kept_steps: `[S]` bool, steps that survived.
 
     Returns:
         `[N]` bool: False where every step was rejected; an episode without steps was not rejected.
 
     Raises:
-        ValueError: Another shape or dtype.
+        ValueError: Wrong shape or dtype.
     """
-    return (segments.lengths == 0) | (_steps(segments, kept) > 0)
+    return (segments.lengths == 0) | (_steps(segments, kept_steps) > 0)
 
 
-def count_steps(segments: Segments, kept: Tensor | None = None) -> Tensor:
+def count_steps(segments: Segments, kept_steps: Tensor | None = None) -> Tensor:
     """Existing steps, or those that survived a rejection: the divisor of a mean over steps.
 
     With it the loss is a mean over tokens, a ratio of two estimates: as `N` grows, that of `loss`
@@ -92,19 +89,20 @@ def count_steps(segments: Segments, kept: Tensor | None = None) -> Tensor:
     survived; counting the survivors makes up for the rejected.
 
     Args:
-        segments: Where the episodes lie.
-        kept: `[S]` bool, steps that survived.
+        kept_steps: `[S]` bool, steps that survived.
 
     Returns:
         Scalar float64 on the segments' device. Parts' counts sum to the whole's.
 
     Raises:
-        ValueError: Another shape or dtype.
+        ValueError: Wrong shape or dtype.
     """
-    return _steps(segments, kept).sum()
+    return _steps(segments, kept_steps).sum()
 
 
-def per_episode_mean(objective: Tensor, segments: Segments, kept: Tensor | None = None) -> Tensor:
+def per_episode_mean(
+    objective: Tensor, segments: Segments, kept_steps: Tensor | None = None
+) -> Tensor:
     """`objective_t / T_i`, with `T_i` the steps of its episode: what sums to the episode's mean.
 
     Shao et al. 2024 (GRPO), equation 3: `loss` of it is the mean over episodes of each one's mean
@@ -114,24 +112,23 @@ def per_episode_mean(objective: Tensor, segments: Segments, kept: Tensor | None 
 
     Args:
         objective: `[S]`.
-        segments: Where the episodes lie.
-        kept: `[S]` bool, steps that survived: `T_i` counts them alone, and the others become 0.
+        kept_steps: `[S]` bool, steps that survived: `T_i` counts them, and the others become 0.
 
     Returns:
         `[S]` float64, differentiable. If all episodes have length `T`, it is `objective / T`.
 
     Raises:
-        ValueError: Another shape or dtype.
+        ValueError: Wrong shape or dtype.
     """
     objective = segments.as_float64("objective", objective)
-    steps = segments.spread(_steps(segments, kept)).clamp(min=1.0)
-    return (objective if kept is None else torch.where(kept, objective, 0.0)) / steps
+    steps = segments.spread(_steps(segments, kept_steps)).clamp(min=1.0)
+    return (objective if kept_steps is None else torch.where(kept_steps, objective, 0.0)) / steps
 
 
-def _steps(segments: Segments, kept: Tensor | None) -> Tensor:
+def _steps(segments: Segments, kept_steps: Tensor | None) -> Tensor:
     """`[N]` float64: steps of each episode, or those of them that survived."""
-    if kept is None:
+    if kept_steps is None:
         return segments.lengths.double()
-    contracts.require_vector("kept", kept, segments.size, "position")
-    contracts.require_boolean("kept", kept)
-    return segments.total(kept.double())
+    contracts.require_vector("kept_steps", kept_steps, segments.size, "position")
+    contracts.require_boolean("kept_steps", kept_steps)
+    return segments.total(kept_steps.double())

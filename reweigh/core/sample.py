@@ -114,19 +114,11 @@ class Sample:
         return x.reshape(-1) if is_batch else x
 
     def steps(self, name: str, x: Tensor) -> Tensor:
-        """An argument with a number for each step as float64 `[S]`, 0 where no step exists.
-
-        Raises:
-            ValueError: Wrong shape.
-        """
+        """An argument `[S]`, or of the sample's shape, as float64; 0 where no step exists."""
         return self.segments.as_float64(name, self._flat(x))
 
     def log_prob(self, name: str, x: Tensor) -> Tensor:
-        """Log-probabilities of the same actions under a third policy as float64 `[S]`, a constant.
-
-        Raises:
-            ValueError: Wrong shape; half precision; NaN or +inf.
-        """
+        """Log-probabilities of the actions under a third policy: checked, `[S]`, a constant."""
         return ratios.checked_log_prob(name, self._flat(x), self.segments).detach()
 
     def in_shape(self, x: Tensor) -> Tensor:

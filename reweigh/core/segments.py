@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from reweigh import contracts
+from reweigh.core import layouts
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +73,8 @@ class Segments:
     ) -> Self:
         """Episodes of the given lengths `[N]`, each in its own row of `horizon` positions.
 
-        `S = N * horizon`: a batch `[N, horizon]` passes `x.flatten()`. A mask makes holes in the
-        lengths, which count positions, holes included; for a mask alone, there is `masked`.
-
-        Raises:
-            ValueError: An episode longer than the horizon, or than its length in the mask.
+        `S = N * horizon`. A mask makes holes in the lengths, which count positions, holes included;
+        for a mask alone, there is `masked`.
         """
         lengths = contracts.counts("lengths", lengths)
         if lengths.numel() and int(lengths.max()) > horizon:
@@ -93,52 +91,20 @@ class Segments:
 
     @classmethod
     def from_cu_seqlens(cls, cu_seqlens: Tensor, *, size: int | None = None) -> Self:
-        """Episodes end to end by their cumulative lengths, as variable-length attention takes them.
+        """Episodes end to end by cumulative lengths `[N + 1]`, as variable-length attention takes.
 
         Args:
-            cu_seqlens: `[N + 1]` integers, from 0: episode `i` is positions `cu_seqlens[i]` to
-                `cu_seqlens[i + 1] - 1`.
+            cu_seqlens: Integers from 0: episode `i` ends before position `cu_seqlens[i + 1]`.
             size: `S`; positions from `cu_seqlens[-1]` on are padding. Without it there is none.
-
-        Raises:
-            ValueError: Not integers, not from 0, falling, or beyond `size`.
         """
-        bounds = contracts.counts("cu_seqlens", cu_seqlens).to(cu_seqlens.device)
-        if bounds.numel() < 2 or int(bounds[0]) != 0:
-            raise ValueError(
-                f"cu_seqlens must be cumulative lengths that begin with 0, got {bounds.tolist()}"
-            )
-        size = int(bounds[-1]) if size is None else size
-        mask = torch.ones(size, dtype=torch.bool, device=bounds.device)
-        return cls(bounds[:-1], bounds[1:], mask, torch.zeros_like(bounds[:-1]))
+        start, stop = layouts.bounds_of_cu_seqlens(cu_seqlens)
+        return cls._build(start, stop, int(stop[-1]) if size is None else size, None, None)
 
     @classmethod
     def from_episode_ids(cls, ids: Tensor) -> Self:
-        """Episodes as runs of one number; negative numbers are padding.
-
-        Args:
-            ids: `[S]` integers, or `[B, T]`, whose rows are laid end to end: an episode may go on
-                into the next row. Episodes are numbered in the order in which they lie.
-
-        Raises:
-            ValueError: Not integers; no episode; a number that comes again after another.
-        """
-        flat = ids.reshape(-1)
-        if flat.is_floating_point() or flat.dtype == torch.bool:
-            raise ValueError(f"episode ids must be integers, got {ids.dtype}")
-        begins = torch.ones_like(flat, dtype=torch.bool)
-        begins[1:] = flat[1:] != flat[:-1]
-        start = begins.nonzero().squeeze(1)
-        stop = torch.cat([start[1:], start.new_tensor([flat.numel()])])
-        is_episode = flat[start] >= 0
-        start, stop = start[is_episode], stop[is_episode]
-        number, count = flat[start].unique(return_counts=True)
-        if bool((count > 1).any()):
-            raise ValueError(
-                f"episode id {int(number[count > 1][0])} comes again after another: the steps of "
-                "an episode must lie together"
-            )
-        return cls(start, stop, flat >= 0, torch.zeros_like(start))
+        """Episodes as runs of one number, in any shape laid end to end; below 0 is padding."""
+        start, stop = layouts.bounds_of_ids(ids.reshape(-1))
+        return cls._build(start, stop, ids.numel(), None, None)
 
     @classmethod
     def _build(cls, start, stop, size, mask, time_start) -> Self:
@@ -154,17 +120,15 @@ class Segments:
         """The turns of all episodes, as segments of their own: runs of steps with one label `[S]`.
 
         Weights over them (`weights.trajectory(log_ratios, turns)`) are products within a turn.
-
-        Raises:
-            ValueError: Another shape; no step at all.
         """
         contracts.require_vector("label", label, self.size, "position")
-        here, label = self.existing, label[self.existing]
+        label = label[self.existing]
         begins = self.age == 0
         begins[1:] |= label[1:] != label[:-1]
         first = begins.nonzero().squeeze(1)
-        last = torch.cat([first[1:], first.new_tensor([here.numel()])[: first.numel()]]) - 1
-        return type(self)(here[first], here[last] + 1, self.inside, torch.zeros_like(first))
+        last = torch.cat([first[1:], first.new_tensor([len(label)])[: first.numel()]]) - 1
+        start, stop = self.existing[first], self.existing[last] + 1
+        return type(self)(start, stop, self.inside, torch.zeros_like(first))
 
     def to(self, device: torch.device | str) -> Self:
         """The same segments on another device."""
@@ -176,7 +140,7 @@ class Segments:
 
     @property
     def size(self) -> int:
-        """`S`, the number of positions, padding included."""
+        """`S`: positions, padding included."""
         return self.mask.numel()
 
     @cached_property
@@ -202,11 +166,7 @@ class Segments:
         return bool((self.time_start > 0).any())
 
     def require_whole(self, name: str) -> None:
-        """Refuses fragments, for the function of the given name.
-
-        Raises:
-            ValueError: An episode starts after time 0.
-        """
+        """Refuses fragments, for the function of the given name."""
         if self.has_fragments:
             raise ValueError(
                 f"{name} needs whole episodes, but some start after time 0, and their earlier "
@@ -295,29 +255,20 @@ class Segments:
         return torch.where(self.inside, x, value)
 
     def as_float64(self, name: str, x: Tensor) -> Tensor:
-        """An argument `[S]` as float64, with 0 where no step exists, so that no product meets it.
+        """An argument `[S]` as float64, with 0 where no step exists; refuses other shapes.
 
-        Raises:
-            ValueError: Another shape.
+        Whatever lies where no step exists then meets no product: `inf * 0` would be NaN.
         """
         contracts.require_vector(name, x, self.size, "position")
         return self.fill(x.double())
 
     def rows_as_float64(self, name: str, x: Tensor) -> Tensor:
-        """An argument `[S, A]`, a row for each step, as float64, with 0 where no step exists.
-
-        Raises:
-            ValueError: Another shape.
-        """
+        """An argument `[S, A]` as float64, with 0 where no step exists; refuses other shapes."""
         contracts.require_rows(name, x, self.size)
         return torch.where(self.inside.unsqueeze(1), x.double(), 0.0)
 
     def episodes_as_float64(self, name: str, x: Tensor) -> Tensor:
-        """An argument `[N]` as float64.
-
-        Raises:
-            ValueError: Another shape.
-        """
+        """An argument `[N]` as float64; refuses other shapes."""
         contracts.require_vector(name, x, len(self), "episode")
         return x.double()
 

@@ -28,7 +28,6 @@ def impala(sample: Sample, values: Tensor, bootstrap: Tensor) -> Tensor:
     The critic regresses on `core.advantages.vtrace(...).targets`.
 
     Args:
-        sample: The steps.
         values: `[S]`, `V(s_t)`; a constant here.
         bootstrap: `[N]`.
 
@@ -67,7 +66,6 @@ def retrace(
     bounds them.
 
     Args:
-        sample: The steps.
         values: `[S]`, `V(s_t) = E_{a~θ}[Q(s_t, a)]`; a constant here.
         action_values: `[S]`, `Q(s_t, a_t)`; a constant.
         bootstrap: `[N]`.
@@ -110,7 +108,6 @@ def acer(
     region of the paper (its section 3.3) acts on the gradient and is the optimiser's.
 
     Args:
-        sample: The steps.
         log_probs_target: `[S, A]`, of every action; differentiated.
         log_probs_behaviour: `[S, A]`.
         actions: `[S]` int64, taken.
@@ -147,7 +144,6 @@ def expected_value(sample: Sample, log_probs: Tensor, all_action_values: Tensor)
     The `values` of `doubly_robust` for a critic of discrete actions.
 
     Args:
-        sample: The steps.
         log_probs: `[S, A]`, of every action under the target.
         all_action_values: `[S, A]`; a constant.
     """

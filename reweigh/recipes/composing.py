@@ -68,7 +68,6 @@ def weighted_score(
     """`sg(γ^t w_t C_t) log π_θ(a_t|s_t)`: what most policy gradients are, `[S]`.
 
     Args:
-        sample: The steps.
         weights: `[S]`, plain; or one number.
         continuation: `[S]`, what the weighted score is multiplied with.
         discounted: Whether the factor `γ^t` is there.

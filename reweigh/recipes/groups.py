@@ -82,7 +82,6 @@ def grpo(sample: Sample, advantages: Tensor | Grouped, *, clip: float = 0.2) -> 
     published; `dr_grpo` does without the first two.
 
     Args:
-        sample: The answers.
         advantages: `[N]`, `[S]`, or `Grouped` returns.
         clip: ε, above 0.
 
@@ -110,7 +109,6 @@ def dr_grpo(
     difficulty.
 
     Args:
-        sample: The answers.
         advantages: `[N]`, `[S]`, or `Grouped` returns.
         clip: ε, above 0.
         horizon: `H`, the longest answer that was allowed; a constant, not the batch's longest.
@@ -145,7 +143,6 @@ def dapo(
     here.
 
     Args:
-        sample: The answers.
         advantages: `[N]`, `[S]`, or `Grouped` returns.
         clip: ε, above 0.
         clip_high: ε', above 0.
@@ -201,7 +198,6 @@ def gspo(
     of experts.
 
     Args:
-        sample: The answers.
         advantages: `[N]`, `[S]`, or `Grouped` returns.
         clip: ε, above 0.
         clip_high: ε', above 0.
@@ -239,7 +235,6 @@ def cispo(
     tokens that matter.
 
     Args:
-        sample: The answers.
         advantages: `[N]`, `[S]`, or `Grouped` returns.
         maximum: `c'`, above 0 (not its distance from 1).
         minimum: `c`, at least 0.

@@ -72,7 +72,6 @@ def tis(
     trainer nominally are one policy.
 
     Args:
-        sample: The answers.
         log_prob_proximal: `[S]`, under the policy that the update begins from.
         advantages: `[S]`; a constant.
         clip: ε, above 0.
@@ -109,7 +108,6 @@ def decoupled_ppo(
     with `T` but has no bound; `tis` has one. Use it where rollouts are a few versions old.
 
     Args:
-        sample: The answers.
         log_prob_proximal: `[S]`.
         advantages: `[S]`; a constant.
         clip: ε, above 0.
@@ -152,7 +150,6 @@ def icepop(
     `weights.trajectory` or `weights.geometric_mean`.
 
     Args:
-        sample: The answers.
         log_prob_proximal: `[S]`.
         advantages: `[S]`; a constant.
         clip: ε, above 0.

@@ -47,7 +47,6 @@ def step(sample: Sample, *, bootstrap: Tensor | None = None) -> Tensor:
     for small steps away from the behaviour, and for fragments of episodes.
 
     Args:
-        sample: The steps.
         bootstrap: `[N]`, the value after each fragment's last step; without it 0.
 
     Returns:
@@ -103,7 +102,6 @@ def state_marginal(sample: Sample, log_state_ratios: Tensor, action_values: Tens
     described by features.
 
     Args:
-        sample: The steps.
         log_state_ratios: `[S]`, `log m_t(s_t)`; a constant.
         action_values: `[S]`, `Q(s_t, a_t)`, or above a baseline of the state; a constant.
 

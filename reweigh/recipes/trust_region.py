@@ -23,7 +23,6 @@ def trpo(sample: Sample, advantages: Tensor) -> Tensor:
     divergence, `rw.divergences`).
 
     Args:
-        sample: The steps.
         advantages: `[S]`; a constant.
 
     Returns:
@@ -53,7 +52,6 @@ def ppo(
     where the advantage is positive. Use it for several updates on nearly fresh data.
 
     Args:
-        sample: The steps.
         advantages: `[S]`; a constant.
         clip: ε, above 0.
         clip_high: ε', above 0; without it, ε.
@@ -186,7 +184,6 @@ def awr(
     logs whose probabilities are lost.
 
     Args:
-        sample: The steps.
         advantages: `[S]`, of the behaviour; a constant.
         temperature: β, above 0: the smaller, the greedier.
         maximum: `c`, above 0.

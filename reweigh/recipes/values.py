@@ -120,7 +120,6 @@ def truncated_importance_sampling(
     holds whatever was truncated. Its terms lie between `g` and `g + c (highest return - g)`.
 
     Args:
-        sample: The episodes.
         maximum: `c`, above 0.
         lowest_return: `g`; `-inf` if none is known: returns are then counted from 0.
 
@@ -182,7 +181,6 @@ def doubly_robust(sample: Sample, values: Tensor, action_values: Tensor) -> Term
     none. Use it with a good critic on short horizons.
 
     Args:
-        sample: The episodes.
         values: `[S]`, `V̂_t(s_t)`; differentiated if it requires a gradient.
         action_values: `[S]`, `Q̂_t(s_t, a_t)`; a constant.
 
@@ -207,7 +205,6 @@ def weighted_doubly_robust(sample: Sample, values: Tensor, action_values: Tensor
     `doubly_robust`. From a single episode the weights are 1: its gradient then is Off-PAC's.
 
     Args:
-        sample: The episodes.
         values: As in `doubly_robust`.
         action_values: As in `doubly_robust`.
 
