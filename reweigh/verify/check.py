@@ -137,9 +137,7 @@ def _groups(trial: Trial, file: dict[str, Any]) -> list[_Group]:
     ]
     for key in ("mix_batch", "def_batch"):
         mixed = entry(file, key, dict)
-        sources = entry(mixed, "sources", list)
-        if unknown := set(sources) - set(problem.logits):
-            raise ValueError(f"golden file: {key!r} names sources that are no policy: {unknown}")
+        sources = problem.sources(mixed)
         batch = logged_mixture(problem, mixed)
         everything = enumerated(problem, sources, batch.counts)
         batch = replace(batch, second_moments=everything.second_moments)

@@ -198,6 +198,13 @@ RECIPES = [
         "sample.log_ratios, _answers(sample, advantages)",
     ),
     (GROUPS, "minimum=minimum, maximum=maximum", "minimum=minimum, maximum=1e9"),
+    (GROUPS, "minimum=minimum, maximum=maximum", "minimum=0.0, maximum=maximum"),
+    (
+        GROUPS,
+        "clip: float = 3e-4, clip_high: float = 4e-4",
+        "clip: float = 0.2, clip_high: float = 0.2",
+    ),
+    (GROUPS, "maximum: float = 1.28", "maximum: float = 1.2"),
     (GROUPS, "torch.where(a < 0, tapered, 1.0)", "torch.where(a > 0, tapered, 1.0)"),
     (GROUPS, "torch.where(a < 0, tapered, 1.0)", "tapered"),
     (GROUPS, "truncate(whole, segments, maximum=1.0)", "truncate(whole, segments, maximum=1e9)"),
@@ -453,7 +460,7 @@ PROOF = [
         "paths.append((probability[ends] / 2, states[ends], actions[ends]))",
     ),
     (FORMULAS, "ratio > centre + high", "ratio > centre + 9"),
-    (FORMULAS, "min(10.0, math.prod(x.ratios))", "math.prod(x.ratios)"),
+    (FORMULAS, "min(maximum, math.prod(x.ratios))", "math.prod(x.ratios)"),
     (NUMERICS, "if value.shape != golden.shape", "if value.shape == golden.shape"),
 ]
 
