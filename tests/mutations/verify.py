@@ -11,6 +11,7 @@ MISMATCH = "recipes/mismatch.py"
 COMPOSING = "recipes/composing.py"
 RECIPE = "recipes/recipe.py"
 EXPECTATION = "recipes/expectation.py"
+GOLDEN = "verify/golden_estimators.py"
 PROBLEM = "verify/problem.py"
 DECLARED = "verify/declared.py"
 CHECK = "verify/check.py"
@@ -423,6 +424,9 @@ LABELS = [
         "CONSISTENT = Expectation(GRADIENT)",
     ),
     (RECIPE, "Gradient(TARGET, TARGET, expectation.gradient.discounted)", "expectation.gradient"),
+    (GOLDEN, "SURROGATE = Gradient(BEHAVIOUR, BEHAVIOUR)", "SURROGATE = Gradient(TARGET, TARGET)"),
+    (GOLDEN, "BEHAVIOUR_CONTINUES._replace(discounted=False)", "BEHAVIOUR_CONTINUES"),
+    (GOLDEN, 'ALL["balance_heuristic"]), GRADIENT', 'ALL["balance_heuristic"]), OFF_PAC'),
 ]
 
 PROOF = [
