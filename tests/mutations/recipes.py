@@ -1,12 +1,11 @@
 """What recipes and samples are made of; `verify.py` has the formulas of the recipes."""
 
-TESTS = ["test_recipes.py", "test_core_sample.py"]
+TESTS = ["test_core_sample.py", "test_recipes.py"]
 
 RECIPE = "recipes/recipe.py"
 COMPOSING = "recipes/composing.py"
 GROUPS = "recipes/groups.py"
 VALUES = "recipes/values.py"
-TRUST_REGION = "recipes/trust_region.py"
 SCORES = "recipes/scores.py"
 SAMPLE = "core/sample.py"
 SEGMENTS = "core/segments.py"
@@ -38,7 +37,7 @@ MUTATIONS = [
         'sample.steps("action_values", action_values).detach()',
         'sample.steps("action_values", action_values)',
     ),
-    (TRUST_REGION, "log_prob_target=log_prob_current.detach()", "log_prob_target=log_prob_current"),
+    (SAMPLE, "self._flat(x), self.segments).detach()", "self._flat(x), self.segments)"),
     (SCORES, "bootstrap=bootstrap\n", "bootstrap=None\n"),
     (SAMPLE, "torch.where(trained, target, target.detach())", "target"),
     (SAMPLE, "trained & self.segments.inside", "trained"),

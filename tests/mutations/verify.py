@@ -152,7 +152,7 @@ RECIPES = [
         "sample.log_ratios, advantages, sample.segments, clip=1e9",
     ),
     (TRUST_REGION, "clip=clip, clip_high=clip_high", "clip=clip, clip_high=2 * clip"),
-    (TRUST_REGION, "log_centre=current.log_ratios", "log_centre=0 * current.log_ratios"),
+    (TRUST_REGION, "current - sample.require_behaviour()", "0 * current"),
     (TRUST_REGION, 'sample.steps("policy_weights", policy_weights) * advantages', "advantages"),
     (TRUST_REGION, "(proportions.to(shares.device) / shares.double())", "proportions"),
     (TRUST_REGION, "segments.spread(sample.log_trajectory)", "sample.log_ratios"),
@@ -210,8 +210,8 @@ RECIPES = [
     (GROUPS, "torch.where(a < 0, tapered, 1.0)", "tapered"),
     (GROUPS, "truncate(whole, segments, maximum=1.0)", "truncate(whole, segments, maximum=1e9)"),
     # mismatch
-    (MISMATCH, "proximal.log_ratios,", "sample.log_ratios,"),
-    (MISMATCH, "log_weights=bounded", "log_weights=None"),
+    (MISMATCH, "sample.log_prob_target - proximal,", "sample.log_ratios,"),
+    (MISMATCH, "log_weights=log_weights", "log_weights=None"),
     (
         MISMATCH,
         "truncate(mismatch, sample.segments, maximum=maximum)",
@@ -237,8 +237,8 @@ RECIPES = [
     (SAMPLE, "self.require_rewards() * self.discount_from_start", "self.require_rewards()"),
     (
         SAMPLE,
-        "return self.log_prob_target - self.log_prob_behaviour",
-        "return 0.5 * (self.log_prob_target - self.log_prob_behaviour)",
+        "return self.log_prob_target - self.require_behaviour()",
+        "return 0.5 * (self.log_prob_target - self.require_behaviour())",
     ),
 ]
 
