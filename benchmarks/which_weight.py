@@ -658,10 +658,9 @@ def verdict(cell: Cell, episodes: int) -> Verdict:
         behaviour.append(p.behaviour.log()[state, action])
         state = torch.multinomial(p.transition[state, action], 1, generator=g).squeeze(1)
     segments = rw.Segments.padded([cell.horizon] * episodes, cell.horizon)
-    said = rw.recommend(
-        torch.stack(ratios, 1).flatten(), torch.stack(behaviour, 1).flatten(), segments
-    )
-    name = said.recipe.removesuffix(" truncated")
+    said = rw.recommend(rw.Sample(torch.stack(ratios, 1), torch.stack(behaviour, 1), segments))
+    assert said.recipe is not None
+    name = said.recipe.name.removeprefix("truncated_")
     name = at(name, said.maximum) if said.maximum < math.inf else name
     return Verdict(cell, episodes, name, said.collect)
 

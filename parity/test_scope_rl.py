@@ -12,18 +12,16 @@ from scope_rl.ope.discrete import (
     TrajectoryWiseImportanceSampling,
 )
 
-from reweigh import Segments, log_ratios, returns
+from reweigh import Sample, Segments, recipes, returns
 from reweigh.core.terms import Terms, influence, totals
-from reweigh.evaluation import importance
 from reweigh.evaluation.intervals import Evidence, hoeffding, student_t
-from reweigh.evaluation.sample import Sample
 
 EPISODES, STEPS, ACTIONS, DISCOUNT = 40, 6, 3, 0.9
 PAIRS = [
-    (TrajectoryWiseImportanceSampling, importance.importance_sampling),
-    (PerDecisionImportanceSampling, importance.per_decision),
-    (SelfNormalizedTIS, importance.weighted_importance_sampling),
-    (SelfNormalizedPDIS, importance.weighted_per_decision),
+    (TrajectoryWiseImportanceSampling, recipes.importance_sampling),
+    (PerDecisionImportanceSampling, recipes.per_decision),
+    (SelfNormalizedTIS, recipes.weighted_importance_sampling),
+    (SelfNormalizedPDIS, recipes.weighted_per_decision),
 ]
 
 
@@ -56,10 +54,10 @@ class Logged:
 
     def sample(self):
         return Sample(
-            torch.from_numpy(self.reward),
             torch.from_numpy(self.taken(self.target)).log(),
             torch.from_numpy(self.taken(self.behaviour)).log(),
             Segments.packed([self.steps] * (len(self.reward) // self.steps)),
+            torch.from_numpy(self.reward),
             DISCOUNT,
         )
 
@@ -68,8 +66,8 @@ class Logged:
 @pytest.mark.parametrize(("peer", "ours"), PAIRS)
 def test_estimators(agree, seed, peer, ours):
     log = Logged(seed)
-    found = totals(ours(log.sample())).value
-    name = f"evaluation.importance.{ours.__name__}(...)"
+    found = ours.estimate(log.sample())
+    name = f"recipes.{ours.name}.estimate(...)"
     agree("scope-rl", f"`{peer.__name__}`", name, found, log.theirs(peer))
 
 
@@ -78,12 +76,15 @@ def test_doubly_robust(agree, seed):
     log = Logged(seed)
     sample = log.sample()
     q, v = torch.from_numpy(log.taken(log.q)), torch.from_numpy((log.target * log.q).sum(1))
-    ratios = log_ratios(sample.log_prob_target, sample.log_prob_behaviour, sample.segments)
-    found = returns.doubly_robust_values(
-        sample.rewards, ratios, v, q, sample.segments, discount=DISCOUNT
+    recursive = returns.doubly_robust_values(
+        sample.rewards, sample.log_ratios, v, q, sample.segments, discount=DISCOUNT
     ).values[sample.segments.start]
     theirs = log.theirs(DoublyRobust, state_action_value_prediction=log.q)
-    agree("scope-rl", "`DoublyRobust`", "returns.doubly_robust_values(...)", found.mean(), theirs)
+    for name, ours in (
+        ("returns.doubly_robust_values(...)", recursive.mean()),
+        ("recipes.doubly_robust.estimate(...)", recipes.doubly_robust.estimate(sample, v, q)),
+    ):
+        agree("scope-rl", "`DoublyRobust`", name, ours, theirs)
 
 
 def test_400_steps_of_ten_actions(differ):
@@ -94,7 +95,7 @@ def test_400_steps_of_ten_actions(differ):
     for peer, ours in PAIRS:
         with np.errstate(invalid="ignore"):
             assert np.isnan(log.theirs(peer))
-        assert float(totals(ours(log.sample())).value) == pytest.approx(right)
+        assert float(ours.estimate(log.sample())) == pytest.approx(right)
     differ(
         "scope-rl",
         "all four estimators, policies alike, ten actions, 400 steps",
@@ -111,7 +112,7 @@ def test_small_weights(differ):
     log.reward = np.ones(EPISODES * 40)
     right = sum(DISCOUNT**t for t in range(40))
     theirs = log.theirs(SelfNormalizedTIS)
-    ours = float(totals(importance.weighted_importance_sampling(log.sample())).value)
+    ours = float(recipes.weighted_importance_sampling.estimate(log.sample()))
     assert ours == pytest.approx(right) and theirs < 0.02 * right
     differ(
         "scope-rl",

@@ -14,6 +14,7 @@ from reweigh.core import diagnostics, weights
 from reweigh.core.reduce import count_steps
 from reweigh.core.sample import Sample
 from reweigh.recipes import ALL
+from reweigh.recipes.expectation import Gradient
 from reweigh.recipes.recipe import Recipe
 from reweigh.verify.batches import mean_gradient
 from reweigh.verify.cases import Case, slope
@@ -92,7 +93,7 @@ def verify(golden: dict[str, Any], recipes: dict[str, Recipe] | None = None) -> 
             )
             rows.append(replace(row, is_recipe=True))
         for group in _groups(trial, file):
-            rows += [_estimator_row(problem, group, name) for name in group.results]
+            rows += [_estimator_row(trial, group, name) for name in group.results]
         rows.append(_diagnostics_row(problem, file))
     numerics = numerics_errors(entry(golden, "numerics", dict))
     return rows + [Row("numerics", name, errors, "") for name, errors in numerics.items()]
@@ -137,9 +138,7 @@ def _groups(trial: Trial, file: dict[str, Any]) -> list[_Group]:
     ]
     for key in ("mix_batch", "def_batch"):
         mixed = entry(file, key, dict)
-        sources = entry(mixed, "sources", list)
-        if unknown := set(sources) - set(problem.logits):
-            raise ValueError(f"golden file: {key!r} names sources that are no policy: {unknown}")
+        sources = problem.sources(mixed)
         batch = logged_mixture(problem, mixed)
         everything = enumerated(problem, sources, batch.counts)
         batch = replace(batch, second_moments=everything.second_moments)
@@ -153,7 +152,8 @@ def _groups(trial: Trial, file: dict[str, Any]) -> list[_Group]:
     return groups
 
 
-def _estimator_row(problem: Problem, group: _Group, name: str) -> Row:
+def _estimator_row(trial: Trial, group: _Group, name: str) -> Row:
+    problem = trial.problem
     if name not in ESTIMATORS:
         return Row(problem.name, name, {}, "")
     estimator = ESTIMATORS[name]
@@ -161,7 +161,16 @@ def _estimator_row(problem: Problem, group: _Group, name: str) -> Row:
         replace(c, critic=estimator.critic) for c in (group.batch, group.everything)
     )
     errors = _batch_errors(problem, estimator, batch, entry(group.results, name, dict))
-    errors["expectation"] = _expectation_error(problem, estimator, everything, group, name)
+    if estimator.whole_batch:
+        golden = entry(group.expectations, name, dict)
+        errors["expectation"] = _error_by_size(estimator, everything, golden)
+    else:
+        mean = _expectation(estimator, everything)
+        errors["expectation"] = relative_error(mean, tensor(group.expectations, name, *mean.shape))
+        if isinstance(estimator.declared, Gradient):
+            # The gradients of mixtures are those of θ alone, which no behaviour changes.
+            exact = trial.gradients("phi", discount=problem.discount)[estimator.declared]
+            errors["expectation"] = max(errors["expectation"], relative_error(mean, exact))
     return Row(problem.name, name, errors, str(estimator.declared))
 
 
@@ -190,29 +199,27 @@ def _batch_errors(
     return errors
 
 
-def _expectation_error(
-    problem: Problem, estimator: Estimator, everything: Case, group: _Group, name: str
-) -> float:
-    theta = problem.logits["theta"]
-    if not estimator.whole_batch:
-        objective = estimator.objective(everything)
-        each = objective if len(objective) == len(everything.sample) else None
-        each = everything.segments.total(objective) if each is None else each
-        mean = (each * everything.probability).sum()
-        return relative_error(slope(mean, theta), tensor(group.expectations, name, *theta.shape))
-    by_size = entry(group.expectations, name, dict)
-    sizes = (1, 2) if len(everything.sample) <= PAIRS_UP_TO else (1,)
+def _expectation(estimator: Estimator, everything: Case) -> Tensor:
+    """Of the gradient, over every trajectory."""
+    objective = estimator.objective(everything)
+    if len(objective) != len(everything.sample):
+        objective = everything.segments.total(objective)
+    return everything.gradient((objective * everything.probability).sum())
+
+
+def _error_by_size(estimator: Estimator, everything: Case, golden: dict[str, Any]) -> float:
+    """Error of the expectation over batches of one trajectory, and of two."""
 
     def loss(sample: Sample) -> Tensor:
         objective = estimator.objective(replace(everything, sample=sample))
         return -objective.sum() / _divisor(estimator, sample)
 
+    shape = everything.problem.logits["theta"].shape
     return max(
         relative_error(
-            mean_gradient(loss, everything, {}, size=size),
-            tensor(by_size, str(size), *theta.shape),
+            mean_gradient(loss, everything, {}, size=size), tensor(golden, str(size), *shape)
         )
-        for size in sizes
+        for size in ((1, 2) if len(everything.sample) <= PAIRS_UP_TO else (1,))
     )
 
 

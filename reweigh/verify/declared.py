@@ -18,9 +18,10 @@ from reweigh.core.terms import Weighted, totals
 from reweigh.recipes import Grouped
 from reweigh.recipes.expectation import BEHAVIOUR, TARGET, Expectation, Gradient, Identity
 from reweigh.recipes.recipe import Recipe, ValueRecipe
+from reweigh.verify.answers import answers
 from reweigh.verify.batches import mean_gradient
 from reweigh.verify.cases import Case, slope
-from reweigh.verify.formulas import FORMULAS, KNOBS, OF_MANY, answers
+from reweigh.verify.formulas import FORMULAS, OF_MANY, knobs
 from reweigh.verify.golden import Problem, entry, tensor
 from reweigh.verify.numerics import relative_error
 from reweigh.verify.trajectories import enumerated, logged
@@ -62,7 +63,7 @@ class Trial:
         self.problem = problem
         self.batch = logged(problem, entry(file, "batch", dict), horizon=problem.horizon)
         mixed = entry(file, "mix_batch", dict)
-        self.sources = tuple(entry(mixed, "sources", list))
+        self.sources = tuple(problem.sources(mixed))
         self.counts = tuple(int(count) for count in tensor(mixed, "counts", -1))
         self.everything = cache(self._everything)
         self.gradients = cache(self._gradients)
@@ -177,16 +178,16 @@ class Trial:
 
 def _formula_error(recipe: Recipe, case: Case) -> float:
     case, inputs = _arguments(recipe, case)
-    loss = recipe(case.sample, **inputs, **_knobs(recipe, case))
-    ours = slope(-loss, case.sample.log_prob_target)
-    rows = FORMULAS[recipe.name](answers(case), case.sample.discount)
+    return max(_error_to(recipe, case, inputs, given) for given in knobs(recipe.name, case))
+
+
+def _error_to(recipe: Recipe, case: Case, inputs: dict[str, Any], given: dict[str, Any]) -> float:
+    """The largest error of the coefficients that the formula has with these knobs."""
+    ours = slope(-recipe(case.sample, **inputs, **given), case.sample.log_prob_target)
+    rows = FORMULAS[recipe.name](answers(case), case.sample.discount, **given)
     theirs = torch.tensor([c for row in rows for c in row], dtype=torch.float64)
     outside = float(ours[~case.segments.inside].abs().sum())
     return max(relative_error(ours[case.segments.existing], theirs), outside)
-
-
-def _knobs(recipe: Recipe, case: Case) -> dict[str, Any]:
-    return KNOBS[recipe.name](case) if recipe.name in KNOBS else {}
 
 
 def _mean_and_limit(recipe: Recipe, case: Case) -> tuple[Tensor, Tensor]:
@@ -209,8 +210,8 @@ def _arguments(recipe: Recipe, case: Case) -> tuple[Case, dict[str, Any]]:
     if _compares(recipe):
         case = case.undiscounted()
         return case, {"advantages": case.grouped(2)}
-    knobs = signature(recipe.function).parameters
-    counts = {"episodes": case.counts} if "episodes" in knobs else {}
+    parameters = signature(recipe.function).parameters
+    counts = {"episodes": case.counts} if "episodes" in parameters else {}
     return case, case.inputs(recipe.inputs) | counts
 
 
@@ -226,7 +227,7 @@ def _distinct(behaviours: tuple[str, ...], discount: float) -> list[Gradient]:
 
 def _population_estimate(recipe: ValueRecipe, case: Case) -> Tensor:
     """The estimate from all trajectories, each counted by its probability: its limit in `N`."""
-    terms = recipe.terms(case.sample, **case.inputs(recipe.inputs), **_knobs(recipe, case))
+    terms = recipe.terms(case.sample, **case.inputs(recipe.inputs), **knobs(recipe.name, case)[0])
     plain = (terms.plain * case.probability).sum().expand(len(terms))
     weighted = None
     if terms.weighted is not None:

@@ -7,62 +7,22 @@ numbers; nothing is shared with the recipes.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from reweigh.recipes import policy_weights
+from reweigh.verify.answers import Answer
 from reweigh.verify.cases import Case
 
 CLIP = 0.2
-LOWEST = -10.0
-"""No problem of the golden file returns less."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """An episode in plain numbers, one for each step."""
+Formula = Callable[..., list[list[float]]]
+"""From the episodes of a batch, the discount and knobs to the coefficients of each episode's steps.
 
-    target: list[float]
-    behaviour: list[float]
-    proximal: list[float]
-    advantages: list[float]
-    rewards: list[float]
-    values: list[float]
-    total: float
-    """The return."""
-
-    @property
-    def ratios(self) -> list[float]:
-        """`ρ_t`."""
-        return [math.exp(a - b) for a, b in zip(self.target, self.behaviour, strict=True)]
-
-
-Formula = Callable[[list[Answer], float], list[list[float]]]
-"""From the episodes of a batch and the discount to the coefficients of each episode's steps."""
-
-
-def answers(case: Case) -> list[Answer]:
-    """The episodes of a case in plain numbers."""
-    behaviour = case.sample.log_prob_behaviour
-    assert behaviour is not None
-    columns = [
-        x.detach().tolist()
-        for x in (
-            *(case.sample.log_prob_target, behaviour, case.log_prob_proximal),
-            *(case.advantages, case.sample.require_rewards(), case.values),
-        )
-    ]
-    totals, rows = case.sample.returns.tolist(), []
-    for episode in range(len(case.sample)):
-        first, last = int(case.segments.start[episode]), int(case.segments.stop[episode])
-        existing = [i for i in range(first, last) if bool(case.segments.inside[i])]
-        target, behaviour, proximal, advantages, rewards, values = (
-            [x[i] for i in existing] for x in columns
-        )
-        rows.append(
-            Answer(target, behaviour, proximal, advantages, rewards, values, totals[episode])
-        )
-    return rows
+The defaults are the paper's.
+"""
 
 
 def _clipped(ratio: float, advantage: float, centre: float, low: float, high: float) -> float:
@@ -72,21 +32,26 @@ def _clipped(ratio: float, advantage: float, centre: float, low: float, high: fl
     return ratio * advantage
 
 
-def _ppo(batch: list[Answer], discount: float) -> list[list[float]]:
+def _ppo(
+    batch: list[Answer], discount: float, clip: float = CLIP, clip_high: float = CLIP
+) -> list[list[float]]:
     return [
         [
-            _clipped(r, a, 1.0, CLIP, CLIP) / len(batch)
+            _clipped(r, a, 1.0, clip, clip_high) / len(batch)
             for r, a in zip(x.ratios, x.advantages, strict=True)
         ]
         for x in batch
     ]
 
 
-def _geppo(batch: list[Answer], discount: float) -> list[list[float]]:
-    """With steps of two policies in turn, whose mean age is 1.25."""
+def _geppo(
+    batch: list[Answer], discount: float, policy_weights: Tensor | None = None
+) -> list[list[float]]:
+    """Weighted or not: with weights, steps are of two policies in turn, the mean age 1.25."""
     steps = _tokens(batch)
     newest = sum(-(-len(x.rewards) // 2) for x in batch)
     alpha = (0.75 * steps / newest, 0.25 * steps / (steps - newest))
+    alpha = (1.0, 1.0) if policy_weights is None else alpha
     rows = []
     for x in batch:
         centres = [math.exp(p - b) for p, b in zip(x.proximal, x.behaviour, strict=True)]
@@ -97,16 +62,19 @@ def _geppo(batch: list[Answer], discount: float) -> list[list[float]]:
     return rows
 
 
-def _two_policies(case: Case) -> dict[str, Any]:
-    """The knobs of that."""
+def _two_policies(case: Case) -> Tensor:
+    """The weights of that."""
     age = 1 + case.segments.time % 2
     counts = age[case.segments.existing].bincount()[1:].double()
-    weights = policy_weights(age, shares=counts / counts.sum(), mean_age=1.25)
-    return {"policy_weights": weights}
+    return policy_weights(age, shares=counts / counts.sum(), mean_age=1.25)
 
 
-def _awr(batch: list[Answer], discount: float) -> list[list[float]]:
-    return [[min(math.exp(a), 20.0) / len(batch) for a in x.advantages] for x in batch]
+def _awr(
+    batch: list[Answer], discount: float, temperature: float = 1.0, maximum: float = 20.0
+) -> list[list[float]]:
+    return [
+        [min(math.exp(a / temperature), maximum) / len(batch) for a in x.advantages] for x in batch
+    ]
 
 
 def _impala(batch: list[Answer], discount: float) -> list[list[float]]:
@@ -123,11 +91,13 @@ def _impala(batch: list[Answer], discount: float) -> list[list[float]]:
     return rows
 
 
-def _truncated(batch: list[Answer], discount: float) -> list[list[float]]:
+def _truncated(
+    batch: list[Answer], discount: float, lowest_return: float, maximum: float = 10.0
+) -> list[list[float]]:
     rows = []
     for x in batch:
-        weight = min(10.0, math.prod(x.ratios))
-        rows.append([weight * (x.total - LOWEST) / len(batch)] * len(x.rewards))
+        weight = min(maximum, math.prod(x.ratios))
+        rows.append([weight * (x.total - lowest_return) / len(batch)] * len(x.rewards))
     return rows
 
 
@@ -175,18 +145,21 @@ def _relative(answer: Answer, other: Answer) -> float:
     return difference / 2 / (abs(difference) / math.sqrt(2) + 1e-6)
 
 
-def _grpo(batch: list[Answer], discount: float) -> list[list[float]]:
+def _grpo(batch: list[Answer], discount: float, clip: float = CLIP) -> list[list[float]]:
     rows = []
     for x, other in _pairs(batch):
         scale = len(batch) * len(x.rewards)
         a = _relative(x, other)
-        rows.append([_clipped(r, a, 1.0, CLIP, CLIP) / scale for r in x.ratios])
+        rows.append([_clipped(r, a, 1.0, clip, clip) / scale for r in x.ratios])
     return rows
 
 
-def _dr_grpo(batch: list[Answer], discount: float) -> list[list[float]]:
+def _dr_grpo(
+    batch: list[Answer], discount: float, clip: float = CLIP, horizon: int = 1
+) -> list[list[float]]:
+    scale = len(batch) * horizon
     return [
-        [_clipped(r, (x.total - y.total) / 2, 1.0, CLIP, CLIP) / len(batch) / 3 for r in x.ratios]
+        [_clipped(r, (x.total - y.total) / 2, 1.0, clip, clip) / scale for r in x.ratios]
         for x, y in _pairs(batch)
     ]
 
@@ -195,26 +168,32 @@ def _tokens(batch: list[Answer]) -> int:
     return sum(len(x.rewards) for x in batch)
 
 
-def _dapo(batch: list[Answer], discount: float) -> list[list[float]]:
+def _dapo(
+    batch: list[Answer], discount: float, clip: float = CLIP, clip_high: float = 0.28
+) -> list[list[float]]:
     return [
-        [_clipped(r, _relative(x, y), 1.0, CLIP, 0.28) / _tokens(batch) for r in x.ratios]
+        [_clipped(r, _relative(x, y), 1.0, clip, clip_high) / _tokens(batch) for r in x.ratios]
         for x, y in _pairs(batch)
     ]
 
 
-def _gspo(batch: list[Answer], discount: float) -> list[list[float]]:
+def _gspo(
+    batch: list[Answer], discount: float, clip: float = 3e-4, clip_high: float = 4e-4
+) -> list[list[float]]:
     rows = []
     for x, other in _pairs(batch):
         length = len(x.rewards)
         sequence = math.prod(x.ratios) ** (1 / length)
-        slope = _clipped(sequence, _relative(x, other), 1.0, 3e-4, 4e-4)
+        slope = _clipped(sequence, _relative(x, other), 1.0, clip, clip_high)
         rows.append([slope / length / len(batch)] * length)
     return rows
 
 
-def _cispo(batch: list[Answer], discount: float) -> list[list[float]]:
+def _cispo(
+    batch: list[Answer], discount: float, minimum: float = 0.0, maximum: float = 1.28
+) -> list[list[float]]:
     return [
-        [min(r, 1.28) * _relative(x, y) / _tokens(batch) for r in x.ratios]
+        [min(max(r, minimum), maximum) * _relative(x, y) / _tokens(batch) for r in x.ratios]
         for x, y in _pairs(batch)
     ]
 
@@ -232,14 +211,16 @@ def _topr(batch: list[Answer], discount: float) -> list[list[float]]:
     return rows
 
 
-def _proximal(bound: Callable[[float], float]) -> Formula:
-    def formula(batch: list[Answer], discount: float) -> list[list[float]]:
+def _proximal(bound: Callable[..., float]) -> Formula:
+    def formula(
+        batch: list[Answer], discount: float, clip: float = CLIP, **knobs: float
+    ) -> list[list[float]]:
         rows = []
         for x in batch:
             steps = zip(x.target, x.proximal, x.behaviour, x.advantages, strict=True)
             rows.append(
                 [
-                    bound(math.exp(p - b)) * _clipped(math.exp(t - p), a, 1.0, CLIP, CLIP)
+                    bound(math.exp(p - b), **knobs) * _clipped(math.exp(t - p), a, 1.0, clip, clip)
                     for t, p, b, a in steps
                 ]
             )
@@ -262,18 +243,37 @@ FORMULAS: dict[str, Formula] = {
     "cispo": _cispo,
     "rloo": _rloo,
     "topr": _topr,
-    "tis": _proximal(lambda w: min(w, 2.0)),
+    "tis": _proximal(lambda w, maximum=2.0: min(w, maximum)),
     "decoupled_ppo": _proximal(lambda w: w),
-    "icepop": _proximal(lambda w: w if 0.5 <= w <= 5.0 else 0.0),
+    "icepop": _proximal(lambda w, minimum=0.5, maximum=5.0: w if minimum <= w <= maximum else 0.0),
 }
-"""By the recipe's name, at the default knobs; an answer's group is its neighbour."""
+"""By the recipe's name; an answer's group is its neighbour."""
 
 OF_MANY = {"pareto_smoothed"}
 """Held to their formula on every trajectory of a small problem: a batch is too short for a tail."""
 
-KNOBS: dict[str, Callable[[Case], dict[str, Any]]] = {
-    "truncated_importance_sampling": lambda case: {"lowest_return": LOWEST},
-    "dr_grpo": lambda case: {"horizon": 3},
-    "geppo": _two_policies,
+KNOBS: dict[str, list[dict[str, Any]]] = {
+    # No problem of the golden file returns less.
+    "truncated_importance_sampling": [{"lowest_return": -10.0}],
+    "ppo": [{}, {"clip": 0.05, "clip_high": 0.5}],
+    "geppo": [{}, {"policy_weights": _two_policies}],
+    "awr": [{}, {"temperature": 0.5, "maximum": 2.0}],
+    "grpo": [{}, {"clip": 0.05}],
+    "dr_grpo": [{}, {"clip": 0.05, "horizon": 3}],
+    "dapo": [{}, {"clip": 0.05, "clip_high": 0.5}],
+    "gspo": [{}, {"clip": 0.05, "clip_high": 0.2}],
+    "cispo": [{}, {"minimum": 0.9, "maximum": 1.1}],
+    "tis": [{}, {"clip": 0.05, "maximum": 1.1}],
+    "decoupled_ppo": [{}, {"clip": 0.05}],
+    "icepop": [{}, {"clip": 0.05, "minimum": 0.9, "maximum": 1.1}],
 }
-"""Knobs of a recipe that are not at their defaults there."""
+"""Knobs with which a recipe is held to its formula, so that each of them matters somewhere; of a
+function, what it gives for the case. Without an entry, the defaults."""
+
+
+def knobs(name: str, case: Case) -> list[dict[str, Any]]:
+    """The knobs with which a recipe is tried on a case."""
+    return [
+        {key: value(case) if callable(value) else value for key, value in given.items()}
+        for given in KNOBS.get(name, [{}])
+    ]

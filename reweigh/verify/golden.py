@@ -137,6 +137,17 @@ class Problem:
         """Logits `[states, actions]` of a policy, in NumPy."""
         return self.logits[policy].detach().numpy()
 
+    def sources(self, batch: dict[str, Any]) -> list[str]:
+        """The policies that sampled a batch of several.
+
+        Raises:
+            ValueError: One of them is none of the problem's.
+        """
+        sources = entry(batch, "sources", list)
+        if unknown := set(sources) - set(self.logits):
+            raise ValueError(f"golden file: a batch names sources that are no policy: {unknown}")
+        return sources
+
     @property
     def states(self) -> int:
         """How many states there are."""

@@ -30,6 +30,6 @@ WRONG: dict[str, Recipe] = {
         ALL["ppo"],
         identity=Identity("trpo", {}, lambda *inputs, **named: ALL["trpo"](*inputs, **named)),
     ),
-    "cispo by the formula of dapo": replace(ALL["cispo"], name="dapo"),
+    "dapo by the formula of grpo": replace(ALL["dapo"], name="grpo", identity=None),
 }
 """By what is claimed."""

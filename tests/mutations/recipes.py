@@ -1,89 +1,70 @@
-"""Published estimators."""
+"""What recipes and samples are made of; `verify.py` has the formulas of the recipes."""
 
-TESTS = ["test_recipes.py"]
+TESTS = ["test_core_sample.py", "test_recipes.py"]
 
-EXACT = "recipes/exact.py"
-ACTOR_CRITIC = "recipes/actor_critic.py"
-TRUST_REGION = "recipes/trust_region.py"
+RECIPE = "recipes/recipe.py"
+COMPOSING = "recipes/composing.py"
 GROUPS = "recipes/groups.py"
-MISMATCH = "recipes/mismatch.py"
-MIXTURES = "recipes/mixtures.py"
+VALUES = "recipes/values.py"
+SCORES = "recipes/scores.py"
+SAMPLE = "core/sample.py"
+SEGMENTS = "core/segments.py"
+RANKS = "core/ranks.py"
 
 MUTATIONS = [
+    (RECIPE, "return sample.episodes", "return len(sample)"),
+    (RECIPE, "torch.where(sample.trained, objective, 0.0)", "objective"),
+    (RECIPE, "return sample.in_shape(objective)", "return objective"),
+    (RECIPE, "if divisor is not None:\n                raise", "if False:\n                raise"),
+    (RECIPE, "self.divisor(sample) if divisor is None else divisor", "self.divisor(sample)"),
+    (RECIPE, "if terms.weighted is not None:", "if False:"),
+    (RECIPE, "return -terms.plain.sum() / divisor", "return -terms.plain.mean()"),
+    (RECIPE, "if unknown := sorted", "if False and sorted"),
+    (RECIPE, "partial(self.function, **knobs)", "partial(self.function)"),
+    (RECIPE, "partial(type(self).bind, self, **knobs)", "None"),
+    (COMPOSING, "origin=partial(truncated, recipe, maximum=maximum)", "origin=None"),
     (
-        EXACT,
-        "log_prob_target, prefix, continuation",
-        "log_prob_target, 1 + 0 * prefix, continuation",
+        COMPOSING,
+        "torch.where(zero, 0.0, log_weights - log_weights.detach())",
+        "log_weights - log_weights.detach()",
     ),
+    (GROUPS, "return sample.totals.trained_steps.sum()", "pass"),
+    (GROUPS, "advantages[sample.episode]", "advantages[: len(sample)]"),
+    (GROUPS, 'sample.steps("advantages", advantages).detach()', "advantages.detach()"),
+    (VALUES, "if contracts.can_look_at(sample.returns) and bool(too_low):", "if False:"),
     (
-        EXACT,
-        "returns.weighted_reward_to_go(rewards, prefix,",
-        "returns.weighted_reward_to_go(rewards, ratios,",
+        VALUES,
+        'sample.steps("action_values", action_values).detach()',
+        'sample.steps("action_values", action_values)',
     ),
+    (SAMPLE, "self._flat(x), self.segments).detach()", "self._flat(x), self.segments)"),
+    (SCORES, "bootstrap=bootstrap\n", "bootstrap=None\n"),
+    (SAMPLE, "torch.where(trained, target, target.detach())", "target"),
+    (SAMPLE, "trained & self.segments.inside", "trained"),
+    (SAMPLE, 'self.steps("rewards", self.rewards).detach()', 'self.steps("rewards", self.rewards)'),
     (
-        EXACT,
-        "discounted = returns.discount_from_start(segments, discount=discount) * continuation",
-        "discounted = continuation",
+        SAMPLE,
+        "return len(self) if self.totals is None else len(self.totals.steps)",
+        "return len(self)",
     ),
-    (EXACT, "log_prob_target, whole, discounted", "log_prob_target, whole, continuation"),
-    (EXACT, "log_prob_target, marginal, discounted", "log_prob_target, marginal, values"),
+    (SAMPLE, "return self.totals.trained_steps[self.episode]", "pass"),
+    (SAMPLE, "log_weight_start=self.log_weight_start\n", "log_weight_start=None\n"),
+    (SAMPLE, "return self._of_whole(self.totals.log_ratios, local)", "return local"),
+    (SAMPLE, "if self.totals is None else self.totals.steps[self.episode]", ""),
+    (SAMPLE, "(local - local.detach()) * self.trained_steps / here", "(local - local.detach())"),
+    (SAMPLE, "log_prob_sources.flatten(1), proportions", "log_prob_sources, proportions"),
+    (SAMPLE, 'contracts.require_groups("episode", episode, count)', "pass"),
+    (SAMPLE, "x + y for x, y in zip(self, other", "x for x, y in zip(self, other"),
+    (SAMPLE, "if self.steps.shape != other.steps.shape:", "if False:"),
     (
-        ACTOR_CRITIC,
-        "log_probs_target, before, action_values",
-        "log_probs_target, from_start, action_values",
+        SAMPLE,
+        "self.segments.total(counted.double()),\n        )",
+        "self.segments.lengths.double(),\n        )",
     ),
-    (ACTOR_CRITIC, "discount * after - q", "discount * after"),
-    (ACTOR_CRITIC, "unit, trace.advantages", "unit, trace.targets"),
-    (ACTOR_CRITIC, 'estimate - segments.as_float64("values", values)', "estimate"),
-    (
-        ACTOR_CRITIC,
-        "weights.truncate(ratios, segments, maximum=maximum)",
-        "weights.truncate(ratios, segments, maximum=1e9)",
-    ),
-    (ACTOR_CRITIC, "action_values.detach() - v.unsqueeze(1)", "action_values.detach()"),
-    (ACTOR_CRITIC, "loss(sampled + corrected", "loss(sampled - corrected"),
-    (TRUST_REGION, "ratios, step, advantages", "ratios, 1 + 0 * step, advantages"),
-    (TRUST_REGION, "clip=clip / mean_age", "clip=clip"),
-    (TRUST_REGION, "(proportions.to(shares.device) / shares)", "proportions"),
-    (TRUST_REGION, "return -surrogates.pois_bound", "return surrogates.pois_bound"),
-    (TRUST_REGION, "torch.where(segments.is_first, to_go, 0.0)", "rewards"),
-    (
-        GROUPS,
-        "adv.group_relative(",
-        "2 * adv.group_relative(",
-    ),
-    (
-        GROUPS,
-        "loss(per_episode_mean(objective, segments), segments, divisor=divisor)",
-        "loss(objective, segments, divisor=divisor)",
-    ),
-    (GROUPS, "divisor=divisor * horizon", "divisor=horizon"),
-    (GROUPS, "adv.group_centred", "adv.leave_one_out"),
-    (GROUPS, "sequence, advantages", "ratios, advantages"),
-    (GROUPS, "minimum=minimum, maximum=maximum", "minimum=0.0, maximum=1e9"),
-    (
-        MISMATCH,
-        "log_ratios(log_prob_proximal.detach(), log_prob_behaviour, segments)",
-        "log_ratios(log_prob_behaviour, log_prob_proximal, segments)",
-    ),
-    (
-        MISMATCH,
-        "log_ratios(log_prob_target, log_prob_proximal, segments)",
-        "log_ratios(log_prob_target, log_prob_behaviour, segments)",
-    ),
-    (MISMATCH, "maximum=math.inf", "maximum=1.0"),
-    (MISMATCH, "advantages < 0, tapered, 1.0", "advantages > 0, tapered, 1.0"),
-    (MISMATCH, "whole, segments, maximum=1.0", "ratios, segments, maximum=1.0"),
-    (MIXTURES, "proportion * sum(episodes) / proportion.new_tensor(episodes)", "proportion"),
-    (MIXTURES, "share=share[own]", "share=0.0"),
-    (
-        MIXTURES,
-        "discounted = returns.discount_from_start(segments, discount=discount) * continuation",
-        "discounted = continuation",
-    ),
-    (
-        MIXTURES,
-        "returns.weighted_reward_to_go(rewards, prefix,",
-        "returns.weighted_reward_to_go(rewards, 0 * prefix,",
-    ),
+    (SEGMENTS, "or int(bounds[0]) != 0:", "or False:"),
+    (SEGMENTS, "size = int(bounds[-1]) if size is None else size", "size = int(bounds[-1])"),
+    (SEGMENTS, "is_episode = flat[start] >= 0", "is_episode = flat[start] >= -9"),
+    (SEGMENTS, "begins[1:] = flat[1:] != flat[:-1]", "begins[1:] = flat[1:] > flat[:-1]"),
+    (SEGMENTS, "if bool((count > 1).any()):", "if False:"),
+    (RANKS, "merged = merged.merge(part)", "pass"),
 ]

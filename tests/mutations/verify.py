@@ -11,6 +11,7 @@ MISMATCH = "recipes/mismatch.py"
 COMPOSING = "recipes/composing.py"
 RECIPE = "recipes/recipe.py"
 EXPECTATION = "recipes/expectation.py"
+GOLDEN = "verify/golden_estimators.py"
 PROBLEM = "verify/problem.py"
 DECLARED = "verify/declared.py"
 CHECK = "verify/check.py"
@@ -151,7 +152,7 @@ RECIPES = [
         "sample.log_ratios, advantages, sample.segments, clip=1e9",
     ),
     (TRUST_REGION, "clip=clip, clip_high=clip_high", "clip=clip, clip_high=2 * clip"),
-    (TRUST_REGION, "log_centre=current.log_ratios", "log_centre=0 * current.log_ratios"),
+    (TRUST_REGION, "current - sample.require_behaviour()", "0 * current"),
     (TRUST_REGION, 'sample.steps("policy_weights", policy_weights) * advantages', "advantages"),
     (TRUST_REGION, "(proportions.to(shares.device) / shares.double())", "proportions"),
     (TRUST_REGION, "segments.spread(sample.log_trajectory)", "sample.log_ratios"),
@@ -198,12 +199,19 @@ RECIPES = [
         "sample.log_ratios, _answers(sample, advantages)",
     ),
     (GROUPS, "minimum=minimum, maximum=maximum", "minimum=minimum, maximum=1e9"),
+    (GROUPS, "minimum=minimum, maximum=maximum", "minimum=0.0, maximum=maximum"),
+    (
+        GROUPS,
+        "clip: float = 3e-4, clip_high: float = 4e-4",
+        "clip: float = 0.2, clip_high: float = 0.2",
+    ),
+    (GROUPS, "maximum: float = 1.28", "maximum: float = 1.2"),
     (GROUPS, "torch.where(a < 0, tapered, 1.0)", "torch.where(a > 0, tapered, 1.0)"),
     (GROUPS, "torch.where(a < 0, tapered, 1.0)", "tapered"),
     (GROUPS, "truncate(whole, segments, maximum=1.0)", "truncate(whole, segments, maximum=1e9)"),
     # mismatch
-    (MISMATCH, "proximal.log_ratios,", "sample.log_ratios,"),
-    (MISMATCH, "log_weights=bounded", "log_weights=None"),
+    (MISMATCH, "sample.log_prob_target - proximal,", "sample.log_ratios,"),
+    (MISMATCH, "log_weights=log_weights", "log_weights=None"),
     (
         MISMATCH,
         "truncate(mismatch, sample.segments, maximum=maximum)",
@@ -229,8 +237,8 @@ RECIPES = [
     (SAMPLE, "self.require_rewards() * self.discount_from_start", "self.require_rewards()"),
     (
         SAMPLE,
-        "return self.log_prob_target - self.log_prob_behaviour",
-        "return 0.5 * (self.log_prob_target - self.log_prob_behaviour)",
+        "return self.log_prob_target - self.require_behaviour()",
+        "return 0.5 * (self.log_prob_target - self.require_behaviour())",
     ),
 ]
 
@@ -416,6 +424,9 @@ LABELS = [
         "CONSISTENT = Expectation(GRADIENT)",
     ),
     (RECIPE, "Gradient(TARGET, TARGET, expectation.gradient.discounted)", "expectation.gradient"),
+    (GOLDEN, "SURROGATE = Gradient(BEHAVIOUR, BEHAVIOUR)", "SURROGATE = Gradient(TARGET, TARGET)"),
+    (GOLDEN, "BEHAVIOUR_CONTINUES._replace(discounted=False)", "BEHAVIOUR_CONTINUES"),
+    (GOLDEN, 'ALL["balance_heuristic"]), GRADIENT', 'ALL["balance_heuristic"]), OFF_PAC'),
 ]
 
 PROOF = [
@@ -453,7 +464,7 @@ PROOF = [
         "paths.append((probability[ends] / 2, states[ends], actions[ends]))",
     ),
     (FORMULAS, "ratio > centre + high", "ratio > centre + 9"),
-    (FORMULAS, "min(10.0, math.prod(x.ratios))", "math.prod(x.ratios)"),
+    (FORMULAS, "min(maximum, math.prod(x.ratios))", "math.prod(x.ratios)"),
     (NUMERICS, "if value.shape != golden.shape", "if value.shape == golden.shape"),
 ]
 
