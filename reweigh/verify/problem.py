@@ -1,8 +1,9 @@
-"""A tabular decision process of which everything is known, in NumPy loops: the independent path.
+"""A tabular decision process with exact values and gradients in NumPy: the independent path.
 
-Nothing here is shared with the library: `verify` holds the recipes to what this file computes.
+This file shares no code with the library, so that `verify` can hold the recipes to its numbers.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,22 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True)
+class Trajectory:
+    """One of the trajectories that a problem can produce."""
+
+    states: tuple[int, ...]
+    """`T + 1` states; the last one is the state after the last step."""
+    actions: tuple[int, ...]
+    """`T` actions."""
+    rewards: tuple[float, ...]
+    """`T` rewards."""
+    probability: float
+    """Of the first state and of every transition, given the actions."""
+
+
+@dataclass(frozen=True)
 class Problem:
-    """A Markov decision process of `S` states, `A` actions and a horizon, after which all is 0."""
+    """A Markov decision process of `S` states and `A` actions that ends after `horizon` steps."""
 
     name: str
     horizon: int
@@ -25,6 +40,44 @@ class Problem:
     """`[S, A, S]`."""
     terminal: Array
     """`[S]` bool: entering the state ends the episode."""
+
+    @classmethod
+    def random(
+        cls,
+        seed: int,
+        *,
+        states: int,
+        actions: int,
+        horizon: int,
+        discount: float,
+        terminal_states: int = 0,
+    ) -> "Problem":
+        """A problem with flat Dirichlet distributions of states and standard normal rewards.
+
+        The last `terminal_states` states are terminal, and no episode begins in one.
+        """
+        rng = np.random.default_rng(seed)
+        terminal = np.arange(states) >= states - terminal_states
+        initial = np.zeros(states)
+        initial[~terminal] = rng.dirichlet(np.ones(states - terminal_states))
+        return cls(
+            name=f"random-{seed}",
+            horizon=horizon,
+            discount=discount,
+            initial=initial,
+            transition=rng.dirichlet(np.ones(states), (states, actions)),
+            reward=rng.standard_normal((states, actions, states)),
+            terminal=terminal,
+        )
+
+    @classmethod
+    def tiny(cls) -> "Problem":
+        """Two steps: action 0 goes on with chance 1/2, action 1 ends; rewards are 1 and 3."""
+        transition = np.array([[[0.5, 0.5], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]])
+        reward = np.zeros((2, 2, 2))
+        reward[0, 0], reward[0, 1] = 1.0, 3.0
+        terminal = np.array([False, True])
+        return cls("tiny", 2, 0.5, np.array([1.0, 0.0]), transition, reward, terminal)
 
     def policy(self, logits: Array) -> Array:
         """Probabilities `[S, A]` of a softmax policy."""
@@ -79,3 +132,32 @@ class Problem:
                 advantage = action_values[t, s] - policy[s] @ action_values[t, s]
                 gradient[s] += factor * occupied[t, s] * policy[s] * advantage
         return gradient
+
+    def trajectories(self, horizon: int | None = None) -> list[Trajectory]:
+        """Every trajectory of positive probability, cut after `horizon` steps (default: all)."""
+        steps = self.horizon if horizon is None else horizon
+        starts = np.flatnonzero((self.initial > 0) & ~self.terminal)
+        return [
+            trajectory
+            for s in starts.tolist()
+            for trajectory in self._continued(
+                Trajectory((s,), (), (), float(self.initial[s])), steps
+            )
+        ]
+
+    def _continued(self, start: Trajectory, steps: int) -> Iterator[Trajectory]:
+        """Every trajectory that begins with `start` and takes up to `steps` more steps."""
+        state = start.states[-1]
+        if steps == 0 or self.terminal[state]:
+            yield start
+            return
+        for action in range(self.transition.shape[1]):
+            chances, rewards = self.transition[state, action], self.reward[state, action]
+            for following in np.flatnonzero(chances).tolist():
+                longer = Trajectory(
+                    (*start.states, following),
+                    (*start.actions, action),
+                    (*start.rewards, float(rewards[following])),
+                    start.probability * float(chances[following]),
+                )
+                yield from self._continued(longer, steps - 1)
