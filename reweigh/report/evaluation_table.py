@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from reweigh.evaluation.estimates import Evaluation
-from reweigh.evaluation.profile import LIMIT
+from reweigh.evaluation.estimates import LIMIT
 from reweigh.report import evaluation_wording as said
 from reweigh.report.wording import GAP, as_json, cells, print_list, say
 
