@@ -2,7 +2,6 @@
 
 import sys
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,8 +12,6 @@ from reweigh.cli.names import known_names
 from reweigh.learning.config import LearnConfig
 
 if TYPE_CHECKING:
-    from reweigh.data.log import TrajectoryLog
-    from reweigh.evaluation.estimating import Estimator
     from reweigh.evaluation.intervals import ConfidenceInterval
 
 NOT_SHOWN = 3

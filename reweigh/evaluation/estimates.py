@@ -67,6 +67,8 @@ class Evaluation:
     """By the estimator's name, the behaviour's own value first."""
     left_out: Mapping[str, str]
     """Estimators that do not apply to this log, and why."""
+    unfinished: Unfinished
+    """Episodes without a start or an end, which are left out of all other counts."""
     environment: str | None
     """None for trajectories in memory."""
     episodes: int
@@ -85,8 +87,6 @@ class Evaluation:
     open; empty if there are no weights, since the behaviour's log-probabilities are missing."""
     ess_by_time: tuple[float, ...]
     """Effective sample size of the product of ratios so far, at each time, in episodes."""
-    unfinished: Unfinished = Unfinished(0, 0)
-    """Episodes without a start or an end, which are left out of all other counts."""
 
     def __getitem__(self, method: str) -> Estimate:
         """The estimate of an estimator.

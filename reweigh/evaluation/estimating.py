@@ -25,7 +25,7 @@ _AT_ONCE = 100_000
 """Weights whose health is read at once, since the record takes many numbers a weight."""
 
 P = TypeVar("P", bound=Sized)
-"""A part: `Logged`, a `Sample`, or anything else that estimators read. Its length is in episodes."""
+"""A part: `Logged`, a `Sample`, or whatever else estimators read. Its length is in episodes."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -90,9 +90,7 @@ class _Look(NamedTuple):
     totals: Totals
 
 
-def _first_look(
-    questions: "Mapping[str, _Question[P]]", part: P
-) -> tuple[list[_Look | str], int]:
+def _first_look(questions: "Mapping[str, _Question[P]]", part: P) -> tuple[list[_Look | str], int]:
     """Each estimator's look at a part or its refusal, and the part's episodes."""
     return [question.look(part) for question in questions.values()], len(part)
 

@@ -18,7 +18,7 @@ from reweigh.data.trajectories import Trajectories
 from reweigh.evaluation.estimates import Evaluation, WeightProfile, merge_profiles
 from reweigh.evaluation.estimating import estimate
 from reweigh.evaluation.intervals import ConfidenceInterval, student_t
-from reweigh.evaluation.logged import Logged
+from reweigh.evaluation.logged import Logged, no_whole_episode
 from reweigh.evaluation.methods import (
     BY_PARTS,
     ON_THE_WHOLE,
@@ -71,8 +71,6 @@ def evaluate(
     else:
         log.require_sound()
         steps = log.steps
-    if steps == 0:
-        raise ValueError("the log is empty: there are no episodes to evaluate from")
     asked = default_methods(log) if methods is None else methods
     estimators = {name: estimator_of(method) for name, method in asked.items()}
     parts = _Parts(
@@ -81,11 +79,7 @@ def evaluate(
     )
     answers = estimate(parts, estimators, interval=interval, level=level)
     if not answers.episodes:
-        raise ValueError(
-            f"the log has no whole episode: all {parts.unfinished.episodes} lack a start or an "
-            "end; let the run finish some, or call their ends truncations by `reweigh import LOG "
-            "NEW_LOG --unfinished truncated`"
-        )
+        raise no_whole_episode(parts.unfinished)
     if not answers.estimates:
         name, why = next(iter(answers.refusals.items()), ("methods", "none was given"))
         raise ValueError(f"{name}: {why}")

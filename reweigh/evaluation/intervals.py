@@ -265,7 +265,8 @@ def _require_range(evidence: Evidence, lowest: float, highest: float) -> None:
     if math.isinf(evidence.terms.maximum_weight):
         raise ValueError(
             "a concentration interval is of a mean of terms whose range is known, and the weights "
-            "of this estimator have no bound: use truncated_importance_sampling, or another interval"
+            "of this estimator have no bound: use truncated_importance_sampling, or another "
+            "interval"
         )
     found = evidence.terms.plain
     if not (lowest <= float(found.min()) and float(found.max()) <= highest):

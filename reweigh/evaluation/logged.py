@@ -10,6 +10,7 @@ from torch.distributions import Categorical
 from reweigh.core.sample import Sample
 from reweigh.core.segments import Segments
 from reweigh.data.batch import Batch, steps_of
+from reweigh.data.episodes import Unfinished
 from reweigh.data.trajectories import Trajectories
 from reweigh.evaluation.policies import AT_ONCE, act, log_prob
 
@@ -128,6 +129,17 @@ def sample_of(log: Trajectories | Batch, policy: nn.Module, *, discount: float =
     """
     batch = log if isinstance(log, Batch) else Batch.of(log)
     return Logged.of(batch, policy, discount=discount).sample
+
+
+def no_whole_episode(unfinished: Unfinished) -> ValueError:
+    """The refusal of a log in which no episode is whole."""
+    if not unfinished.episodes:
+        return ValueError("the log is empty: there are no episodes")
+    return ValueError(
+        f"the log has no whole episode: all {unfinished.episodes} lack their start or their end; "
+        "let the run finish some, or call their ends truncations by `reweigh import LOG NEW_LOG "
+        "--unfinished truncated`"
+    )
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from reweigh.evaluation.logged import Logged
 _CELLS = 4_000_000
 """Numbers of the tables that are held at once."""
 
+
 def resampled(terms: Terms, *, resamples: int, seed: int) -> Tensor:
     """The estimates of samples drawn from the episodes with replacement, `[resamples]`.
 
