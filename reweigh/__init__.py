@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from reweigh.data.schema import TrajectorySchema as TrajectorySchema
     from reweigh.data.trajectories import Trajectories as Trajectories
     from reweigh.evaluation.evaluate import evaluate as evaluate
+    from reweigh.evaluation.logged import sample_of as sample_of
     from reweigh.learning.learn import learn as learn
     from reweigh.recommendation import recommend as recommend
 
@@ -63,5 +64,6 @@ __getattr__, __dir__ = lazy_names(
         "loss": "reweigh.core.reduce:loss",
         "merge_over_ranks": "reweigh.core.ranks:merge_over_ranks",
         "recommend": "reweigh.recommendation:recommend",
+        "sample_of": "reweigh.evaluation.logged:sample_of",
     },
 )

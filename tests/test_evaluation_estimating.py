@@ -17,7 +17,7 @@ from reweigh.evaluation.estimating import estimate
 from reweigh.evaluation.intervals import bootstrap, student_t
 from reweigh.evaluation.parallel import ordered_map
 from reweigh.evaluation.policies import act, log_prob
-from reweigh.evaluation.profile import WeightProfile, merge_profiles
+from reweigh.evaluation.estimates import WeightProfile, merge_profiles
 from reweigh.evaluation.sample import Sample
 
 BY_PARTS = {

@@ -29,7 +29,7 @@ from report_html import (
     require_self_contained,
 )
 
-from reweigh.evaluation.profile import BINS
+from reweigh.evaluation.estimates import BINS
 from reweigh.report import evaluation_wording as said
 from reweigh.report.evaluation_page import write_evaluation_page
 

@@ -2,7 +2,6 @@
 
 import sys
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,8 +12,6 @@ from reweigh.cli.names import known_names
 from reweigh.learning.config import LearnConfig
 
 if TYPE_CHECKING:
-    from reweigh.data.log import TrajectoryLog
-    from reweigh.evaluation.estimating import Estimator
     from reweigh.evaluation.intervals import ConfidenceInterval
 
 NOT_SHOWN = 3
@@ -34,7 +31,7 @@ IntervalName = Literal[
 """Functions of `evaluation.intervals`."""
 CONCENTRATION = ("hoeffding", "empirical_bernstein")
 """Intervals that hold for every sample, of returns whose range is known."""
-OF_KNOWN_RANGE = ("behaviour", "truncated")
+OF_KNOWN_RANGE = ("behaviour", "truncated_importance_sampling")
 """Methods whose terms have a range that is known before the log is seen."""
 
 
@@ -95,16 +92,16 @@ def evaluate(
         interval: How confidence intervals are made.
         level: Their level.
         return_range: Lowest and highest return possible; hoeffding and empirical_bernstein need it.
-        maximum_weight: Where the estimator `truncated` cuts trajectory weights.
+        maximum_weight: Where `truncated_importance_sampling` cuts trajectory weights.
         page: Also write a page with pictures to this file.
         json: Print JSON instead of a table.
     """
     from rich.console import Console
 
     from reweigh.acting.stored import load_policy
-    from reweigh.evaluation.evaluate import BY_PARTS, ON_THE_WHOLE, default_methods
+    from reweigh.evaluation.evaluate import all_methods, default_methods
     from reweigh.evaluation.evaluate import evaluate as evaluate_policy
-    from reweigh.evaluation.importance import truncated
+    from reweigh.recipes.values import truncated_importance_sampling
     from reweigh.report.evaluation_page import write_evaluation_page
     from reweigh.report.evaluation_table import evaluation_json, print_evaluation
 
@@ -114,17 +111,13 @@ def evaluate(
     if page is not None:
         _require_writable(page)
     lowest_return = return_range[0] if return_range is not None else 0.0
-    steps = opened.summary().steps
-    methods = {
-        **({**BY_PARTS, **ON_THE_WHOLE} if method else default_methods(steps)),
-        "truncated": partial(truncated, maximum=maximum_weight, lowest_return=lowest_return),
-        **_mixtures(opened),
-    }
+    bound = truncated_importance_sampling.bind(maximum=maximum_weight, lowest_return=lowest_return)
+    methods = {**(all_methods if method else default_methods)(opened), bound.name: bound}
     if interval in CONCENTRATION:
         methods = {name: methods[name] for name in OF_KNOWN_RANGE}
     names = known_names(method, methods, "a method for this log and interval")
     asked = {name: methods[name] for name in names or methods}
-    with Console(stderr=True).status(f"Asking {len(asked)} methods about {steps:,} steps"):
+    with Console(stderr=True).status(f"Asking {len(asked)} methods"):
         evaluation = evaluate_policy(
             opened, target, discount=discount, methods=asked, interval=made, level=level
         )
@@ -204,20 +197,6 @@ def _require_writable(page: Path) -> None:
     if page.is_dir():
         raise ValueError(f"{page} is a folder; give the page a name, such as {page}/page.html")
     page.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _mixtures(log: "TrajectoryLog") -> "dict[str, Estimator]":
-    """The balance heuristic, if the policies that sampled the log lie beside it."""
-    from reweigh.acting.stored import stored_policy
-    from reweigh.data.policies import PolicyStore
-    from reweigh.evaluation.mixtures import balance_heuristic
-
-    store = PolicyStore(log.path.parent / "policies")
-    versions = log.summary().steps_by_policy
-    if not set(versions) <= set(store.versions()):
-        return {}
-    sources = {version: stored_policy(store, version) for version in versions}
-    return {"balance_heuristic": partial(balance_heuristic, sources=sources)}
 
 
 def _interval(name: IntervalName, return_range: tuple[float, float] | None) -> "ConfidenceInterval":

@@ -66,6 +66,22 @@ class Batch:
             episode=torch.from_numpy(t.episode[first]),
         )
 
+    def select(self, episodes: Tensor) -> Self:
+        """The given episodes (int64 indices `[K]`, repetitions allowed), in the given order."""
+        segments = Segments.packed(
+            self.segments.lengths[episodes], time_start=self.segments.time_start[episodes]
+        )
+        return self.take(steps_of(self.segments, episodes), episodes, segments)
+
+    def take(self, steps: Tensor, episodes: Tensor, segments: Segments) -> Self:
+        """The given steps of the given episodes, which lie as `segments` says."""
+        columns = {
+            f.name: getattr(self, f.name)[steps if f.name in _PER_STEP else episodes]
+            for f in fields(self)
+            if f.name != "segments"
+        }
+        return replace(self, segments=segments, **columns)
+
     def __len__(self) -> int:
         return len(self.rewards)
 
@@ -74,18 +90,8 @@ class Batch:
         """`[N]` bool: the episode did not terminate there, so that its future has a value."""
         return ~self.terminated
 
-    def select(self, episodes: Tensor) -> Self:
-        """Chosen episodes, in the given order; one that is named twice is there twice.
 
-        Args:
-            episodes: Integers in [0, N).
-        """
-        start, lengths = self.segments.start[episodes], self.segments.lengths[episodes]
-        step = torch.from_numpy(packed_steps(start.numpy(), lengths.numpy()))
-        columns = {
-            f.name: getattr(self, f.name)[step if f.name in _PER_STEP else episodes]
-            for f in fields(self)
-            if f.name != "segments"
-        }
-        time_start = self.segments.time_start[episodes]
-        return replace(self, segments=Segments.packed(lengths, time_start=time_start), **columns)
+def steps_of(segments: Segments, episodes: Tensor) -> Tensor:
+    """The packed steps of the given episodes, int64, one episode after the other."""
+    start, lengths = segments.start[episodes], segments.lengths[episodes]
+    return torch.from_numpy(packed_steps(start.numpy(), lengths.numpy()))

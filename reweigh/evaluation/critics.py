@@ -1,6 +1,6 @@
 """Critics: action values of the target, fitted to logged steps.
 
-A critic is a function of two samples: it is fitted to the first, and gives values at the steps of
+A critic is a function of two `Logged`: it is fitted to the first, and gives values at the steps of
 the second. Estimators that correct a critic ask it about episodes that it was not fitted to
 (`cross_fitted`), so that its errors are independent of what corrects them.
 
@@ -16,26 +16,23 @@ from torch import Tensor
 
 from reweigh import contracts
 from reweigh.core.marginal import Tabular, action_values_by_time
+from reweigh.data.batch import steps_of
 from reweigh.evaluation.features import regressors
-from reweigh.evaluation.regression import fit
-from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.states import (
+from reweigh.evaluation.logged import (
     MOST_STEPS,
+    Logged,
     action_log_probs,
-    among,
-    are_numbers,
-    ended,
-    logged,
-    numbered,
-    thinned,
+    numbered_states,
+    restricted_log_probs,
 )
+from reweigh.evaluation.regression import fit
 
 LARGEST_TABLE = 25_000_000
 """Numbers that a table of transitions, or of values by time, may hold."""
 
 
 class CriticValues(NamedTuple):
-    """What a critic says about the steps of a sample, both `[S]` float64."""
+    """A critic's values at logged steps, both `[S]` float64."""
 
     values: Tensor
     """`V̂_t(s_t) = E_{a~θ}[Q̂_t(s_t, a)]`."""
@@ -43,11 +40,11 @@ class CriticValues(NamedTuple):
     """`Q̂_t(s_t, a_t)`, of the logged action."""
 
 
-Critic = Callable[[Sample, Sample], CriticValues]
-"""Fitted to the first sample, it gives values at the steps of the second."""
+Critic = Callable[[Logged, Logged], CriticValues]
+"""Fitted to the first log, it gives values at the steps of the second."""
 
 
-def tabular_critic(fitted: Sample, evaluated: Sample) -> CriticValues:
+def tabular_critic(fitted: Logged, evaluated: Logged) -> CriticValues:
     """Fitted Q evaluation in a table, with the horizon: `Q_t = R + γ P Σ_a π_θ Q_{t+1}`.
 
     `core.marginal.action_values_by_time`: exact in the model of the logged mean rewards and
@@ -65,11 +62,10 @@ def tabular_critic(fitted: Sample, evaluated: Sample) -> CriticValues:
 
     Raises:
         ValueError: Observations are not single integers, or actions not single choices; the tables
-            would be too large; the sample did not come from a log.
+            would be too large.
     """
-    batch, policy, segments = logged(fitted)
-    numbers = numbered(fitted, evaluated)
-    log_probs = action_log_probs(policy, numbers.observations)
+    segments, numbers = fitted.segments, numbered_states(fitted, evaluated)
+    log_probs = action_log_probs(fitted.policy, numbers.observations)
     if log_probs is None:
         raise ValueError(
             "a table of action values needs actions that are one choice each, and this policy's "
@@ -81,18 +77,18 @@ def tabular_critic(fitted: Sample, evaluated: Sample) -> CriticValues:
             f"tables of {count} states, {choices} actions and {horizon} times exceed "
             f"{LARGEST_TABLE} numbers: use linear_critic, or put states together"
         )
-    states, actions = numbers.states[0], batch.actions.long()
+    states, actions = numbers.states[0], fitted.batch.actions.long()
     visits = torch.zeros(count * choices, dtype=torch.float64)
     visits.index_add_(0, states * choices + actions, segments.inside.double())
     visits = visits.reshape(count, choices)
-    known = among(log_probs, visits > 0)
+    known = restricted_log_probs(log_probs, visits > 0)
     by_time = action_values_by_time(
-        Tabular(states, numbers.final_states[0], ended(fitted), count),
+        Tabular(states, numbers.final_states[0], fitted.ended, count),
         actions,
-        fitted.rewards,
+        fitted.batch.rewards,
         known,
         segments,
-        discount=fitted.discount,
+        discount=fitted.sample.discount,
         horizon=horizon,
     )
     means = torch.einsum("sa,tsa->ts", known.exp(), by_time)
@@ -101,7 +97,7 @@ def tabular_critic(fitted: Sample, evaluated: Sample) -> CriticValues:
     by_time = torch.where(visits > 0, by_time, means.unsqueeze(2))
     time = evaluated.segments.time.clamp(max=horizon - 1)
     of_all = by_time[time, numbers.states[1]]
-    taken = logged(evaluated).batch.actions.long().unsqueeze(1)
+    taken = evaluated.batch.actions.long().unsqueeze(1)
     values = (log_probs.exp()[numbers.states[1]] * of_all).sum(1)
     return CriticValues(values, of_all.gather(1, taken).squeeze(1))
 
@@ -148,29 +144,28 @@ def linear_critic(
     contracts.require_between("ridge", ridge, 0, torch.inf)
 
     @torch.no_grad()
-    def critic(fitted: Sample, evaluated: Sample) -> CriticValues:
-        fitted = thinned(fitted, most_steps)
+    def critic(fitted: Logged, evaluated: Logged) -> CriticValues:
+        fitted = fitted.thinned(most_steps)
         lift = regressors(fitted, features=features, count=count, draws=draws, seed=seed)
         return CriticValues(*fit(fitted, lift, ridge=ridge)(evaluated))
 
     return critic
 
 
-def fitted_q(fitted: Sample, evaluated: Sample) -> CriticValues:
+def fitted_q(fitted: Logged, evaluated: Logged) -> CriticValues:
     """Fitted Q evaluation: `tabular_critic` where there can be a table, else `linear_critic`."""
-    _, policy, segments = logged(fitted)
-    if are_numbers(fitted):
-        observations = numbered(fitted, evaluated).observations
-        log_probs = action_log_probs(policy, observations[:1])
+    if fitted.has_numbered_states:
+        observations = numbered_states(fitted, evaluated).observations
+        log_probs = action_log_probs(fitted.policy, observations[:1])
         fits = log_probs is not None and _fits(
-            len(observations), log_probs.shape[1], segments.most_steps
+            len(observations), log_probs.shape[1], fitted.segments.most_steps
         )
         if fits:
             return tabular_critic(fitted, evaluated)
     return linear_critic()(fitted, evaluated)
 
 
-def cross_fitted(critic: Critic, sample: Sample, *, folds: int = 5) -> CriticValues:
+def cross_fitted(critic: Critic, log: Logged, *, folds: int = 5) -> CriticValues:
     """Each episode's values, from the critic fitted to the episodes of the other folds.
 
     Chernozhukov et al. 2018, section 3 (DML2). Given the others, the critic is fixed, so that what
@@ -178,30 +173,26 @@ def cross_fitted(critic: Critic, sample: Sample, *, folds: int = 5) -> CriticVal
 
     Args:
         critic: The critic.
-        sample: At least 2 episodes.
+        log: At least 2 episodes.
         folds: Episode `i` is in fold `i mod folds`; as many as there are episodes, at most.
 
     Returns:
-        Values of all steps. With a critic that does not look at its first sample they are its own.
+        Values of all steps. With a critic that does not read its first argument, they are its own.
 
     Raises:
         ValueError: A single episode; fewer than 2 folds.
     """
     contracts.require_at_least("folds", folds, 2)
-    if len(sample) < 2:
+    if len(log) < 2:
         raise ValueError(
             "a critic is fitted to other episodes than it is asked about, and there is only one"
         )
-    fold = torch.arange(len(sample)) % min(folds, len(sample))
-    values = torch.zeros(2, sample.segments.size, dtype=torch.float64)
-    existing, owner = sample.segments.existing, sample.segments.episode
+    fold = torch.arange(len(log)) % min(folds, len(log))
+    values = torch.zeros(2, log.segments.size, dtype=torch.float64)
     for k in range(int(fold.max()) + 1):
-        others, asked = (sample.select(x.nonzero().squeeze(1)) for x in (fold != k, fold == k))
-        found = torch.stack(critic(others, asked))
-        # Selected episodes lie in the order of their numbers.
-        here = existing[fold[owner[existing]] == k]
-        here = here[owner[here].argsort(stable=True)]
-        values[:, here] = found[:, asked.segments.existing]
+        mine = (fold == k).nonzero().squeeze(1)
+        fitted, evaluated = log.select((fold != k).nonzero().squeeze(1)), log.select(mine)
+        values[:, steps_of(log.segments, mine)] = torch.stack(critic(fitted, evaluated))
     return CriticValues(values[0], values[1])
 
 

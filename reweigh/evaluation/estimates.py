@@ -1,8 +1,19 @@
-"""Estimates: a value, how far it may be off, and in words whether to believe it."""
+"""What an evaluation reports: estimates, their errors and doubts, and the weights' profile."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from reweigh.core.diagnostics import ess_of_sums
+from reweigh.core.sample import Sample
+from reweigh.core.weights import LogSums, log_sums
+from reweigh.data.episodes import Unfinished
+
+BINS, LIMIT = 40, 4
+"""Bins of the histogram, over log10 of the weight from -LIMIT to LIMIT."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +56,6 @@ class Estimate:
         return not self.warnings
 
 
-class Unfinished(NamedTuple):
-    """What an evaluation left out because it has no end yet."""
-
-    episodes: int
-    steps: int
-    of_episodes: int
-    """Episodes of the log, the unfinished ones among them."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """How good a policy is, by every estimator that was asked.
@@ -65,10 +67,14 @@ class Evaluation:
     """By the estimator's name, the behaviour's own value first."""
     left_out: Mapping[str, str]
     """Estimators that do not apply to this log, and why."""
+    unfinished: Unfinished
+    """Episodes without a start or an end, which are left out of all other counts."""
     environment: str | None
-    """None if what was evaluated from is no log."""
+    """None for trajectories in memory."""
     episodes: int
+    """How many whole episodes."""
     steps: int
+    """How many steps they have."""
     discount: float
     level: float
     """The level of the confidence intervals."""
@@ -77,12 +83,10 @@ class Evaluation:
     behaviour: str
     """Where the behaviour's log-probabilities come from: `TrajectorySchema.behaviour`."""
     weight_histogram: tuple[int, ...]
-    """Episodes by log10 of the trajectory weight, in `profile.BINS` equal bins, the outer ones
+    """Episodes by log10 of the trajectory weight, in `BINS` equal bins, the outer ones
     open; empty if there are no weights, since the behaviour's log-probabilities are missing."""
     ess_by_time: tuple[float, ...]
     """Effective sample size of the product of ratios so far, at each time, in episodes."""
-    unfinished: Unfinished | None = None
-    """None if every episode of the log has an end."""
 
     def __getitem__(self, method: str) -> Estimate:
         """The estimate of an estimator.
@@ -95,3 +99,44 @@ class Evaluation:
         if method not in self.estimates:
             raise ValueError(f"no estimator {method!r} was asked, only {', '.join(self.estimates)}")
         return self.estimates[method]
+
+
+class WeightProfile(NamedTuple):
+    """The weights of a sample or of a part of it; profiles of parts merge exactly."""
+
+    histogram: Tensor
+    """`[BINS]` int64: episodes by log10 of the trajectory weight, the outer bins open."""
+    sums: LogSums
+    """Of the product of ratios so far, at each time."""
+    sums_of_squares: LogSums
+
+    @classmethod
+    def of(cls, sample: Sample) -> Self | None:
+        """The profile of a sample; None if it has no log-probabilities of the behaviour."""
+        if sample.log_prob_behaviour is None:
+            return None
+        log10 = sample.log_trajectory / torch.log(torch.tensor(10.0, dtype=torch.float64))
+        place = ((log10 + LIMIT) * BINS / (2 * LIMIT)).floor().clamp(0, BINS - 1).long()
+        return cls(
+            torch.bincount(place, minlength=BINS),
+            log_sums(sample.log_prefix, sample.segments),
+            log_sums(2 * sample.log_prefix, sample.segments),
+        )
+
+    @property
+    def ess_by_time(self) -> Tensor:
+        """`[T]` float64: effective sample size at each time; ended episodes keep their weight."""
+        return ess_of_sums(self.sums, self.sums_of_squares)[0]
+
+
+def merge_profiles(
+    first: WeightProfile | None, second: WeightProfile | None
+) -> WeightProfile | None:
+    """The profile of two parts together; None if one of them has none."""
+    if first is None or second is None:
+        return None
+    return WeightProfile(
+        first.histogram + second.histogram,
+        first.sums.merge(second.sums),
+        first.sums_of_squares.merge(second.sums_of_squares),
+    )

@@ -1,9 +1,12 @@
 """From samples to estimates: totals in one pass over the parts, contributions in a second."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial, reduce
-from typing import NamedTuple
+from itertools import chain, islice
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,99 +15,94 @@ from reweigh.core.diagnostics import WeightHealth, WeightReading, doubts, read, 
 from reweigh.core.terms import Terms, Totals, influence, merge, totals
 from reweigh.evaluation.estimates import Estimate
 from reweigh.evaluation.intervals import ConfidenceInterval, Evidence
-from reweigh.evaluation.parallel import ordered_map
-from reweigh.evaluation.sample import Sample
-
-Estimator = Callable[[Sample], Terms]
-"""Makes the terms of an estimate from a sample, or from a part of it."""
 
 MODELLED = (
     "It rests on a model that was fitted to the log, and no weight tells whether that is right."
 )
-"""What speaks against every estimate that a model of states stands behind."""
+"""The doubt about every estimate with a model of states."""
 
 _AT_ONCE = 100_000
+"""Weights whose health is read at once, since the record takes many numbers a weight."""
 
-Parts = Callable[[], Iterator[Sample]]
-"""Gives the parts of a sample, the same ones each time it is called."""
+P = TypeVar("P", bound=Sized)
+"""A part: `Logged`, a `Sample`, or whatever else estimators read. Its length is in episodes."""
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Answers(NamedTuple):
-    """What the estimators said."""
+    """What came of asking estimators."""
 
     estimates: dict[str, Estimate]
     refusals: dict[str, str]
     """Why an estimator does not apply, by its name."""
     episodes: int
-    """How many episodes the sample has."""
+    """How many episodes there are."""
 
 
 def estimate(
-    parts: Parts,
-    estimators: Mapping[str, Estimator],
+    parts: Callable[[], Iterator[P]],
+    estimators: Mapping[str, Callable[[P], Terms]],
     *,
     interval: ConfidenceInterval,
     level: float,
 ) -> Answers:
-    """Asks estimators about a sample that comes in parts.
+    """Estimates from episodes that come in parts.
 
     Memory holds a part, and a few numbers an episode. Parts or not, the numbers are the same.
 
     Args:
-        parts: The sample. A single part is looked at once, several are gone through twice.
+        parts: Gives the parts, the same ones each time. A single part is passed over once, several
+            are twice.
         estimators: By name. Those that fit something to all episodes take a single part alone.
         interval: Makes the confidence intervals.
         level: Their level.
     """
-    asked = {name: _Asked(estimator) for name, estimator in estimators.items()}
-    workers = torch.get_num_threads()
-    episodes = 0
-    for seen in ordered_map(partial(_look_at_all, asked), parts(), workers=workers):
-        for one, look in zip(asked.values(), seen.looks, strict=True):
-            one.add(look)
-        episodes += seen.episodes
-    going = {name: one for name, one in asked.items() if one.refusal is None}
-    if any(one.only is None for one in going.values()):
-        for found in ordered_map(partial(_influences, going), parts(), workers=workers):
-            for one, influence_of_part in zip(going.values(), found, strict=True):
-                one.influences.append(influence_of_part)
+    questions = {name: _Question(estimator) for name, estimator in estimators.items()}
+    workers, episodes = torch.get_num_threads(), 0
+    first_pass = ordered_map(partial(_first_look, questions), parts(), workers=workers)
+    for outcomes, length in first_pass:
+        for question, outcome in zip(questions.values(), outcomes, strict=True):
+            question.add(outcome)
+        episodes += length
+    if not episodes:
+        return Answers({}, {}, 0)
+    open_ones = {name: q for name, q in questions.items() if q.refusal is None}
+    if any(question.only is None for question in open_ones.values()):
+        second_pass = ordered_map(partial(_influences, open_ones), parts(), workers=workers)
+        for influences in second_pass:
+            for question, influence_of_part in zip(open_ones.values(), influences, strict=True):
+                question.influences.append(influence_of_part)
     estimates = {}
-    for name, one in going.items():
+    for name, question in open_ones.items():
         try:
-            estimates[name] = one.estimate(name, parts, interval, level, episodes)
+            estimates[name] = question.estimate(name, parts, interval, level, episodes)
         except ValueError as error:
-            one.refusal = str(error)
-    refusals = {name: one.refusal for name, one in asked.items() if one.refusal is not None}
+            question.refusal = str(error)
+    refusals = {name: q.refusal for name, q in questions.items() if q.refusal is not None}
     return Answers(estimates, refusals, episodes)
 
 
 class _Look(NamedTuple):
-    """What an estimator makes of a part."""
+    """An estimator's terms and totals of a part."""
 
     terms: Terms
     totals: Totals
 
 
-class _Seen(NamedTuple):
-    """What a first look at a part shows."""
-
-    looks: list[_Look | str]
-    episodes: int
+def _first_look(questions: "Mapping[str, _Question[P]]", part: P) -> tuple[list[_Look | str], int]:
+    """Each estimator's look at a part or its refusal, and the part's episodes."""
+    return [question.look(part) for question in questions.values()], len(part)
 
 
-def _look_at_all(asked: Mapping[str, "_Asked"], sample: Sample) -> _Seen:
-    looks = [one.look(sample) for one in asked.values()]
-    return _Seen(looks, len(sample))
+def _influences(questions: "Mapping[str, _Question[P]]", part: P) -> list[Tensor]:
+    return [question.influence(question.estimator(part)) for question in questions.values()]
 
 
-def _influences(asked: Mapping[str, "_Asked"], sample: Sample) -> list[Tensor]:
-    return [one.influence(one.estimator(sample)) for one in asked.values()]
+class _Question(Generic[P]):
+    """One estimator on its way through the parts."""
 
-
-class _Asked:
-    """One estimator on its way through the parts of a sample."""
-
-    def __init__(self, estimator: Estimator):
+    def __init__(self, estimator: Callable[[P], Terms]):
         self.estimator = estimator
         self.refusal: str | None = None
         self.whole: Totals | None = None
@@ -114,12 +112,12 @@ class _Asked:
         self.diagnosed: list[Tensor] = []
         self.influences: list[Tensor] = []
 
-    def look(self, sample: Sample) -> _Look | str:
-        """What the estimator makes of a part, or why it does not apply."""
+    def look(self, part: P) -> _Look | str:
+        """Terms and totals of a part, or why the estimator does not apply."""
         if self.refusal is not None:
             return self.refusal
         try:
-            terms = self.estimator(sample)
+            terms = self.estimator(part)
         except ValueError as error:
             return str(error)
         return _Look(terms, totals(terms))
@@ -142,7 +140,7 @@ class _Asked:
     def estimate(
         self,
         name: str,
-        parts: Parts,
+        parts: Callable[[], Iterator[P]],
         interval: ConfidenceInterval,
         level: float,
         episodes: int,
@@ -185,7 +183,7 @@ class _Asked:
         return (*about_weights, *self._cut(log_weights), *modelled)
 
     def _cut(self, log_weights: Tensor) -> tuple[str, ...]:
-        """What the weights that exceed the largest one allowed do to the interval."""
+        """The doubt about an interval whose weights were cut."""
         cut = int((log_weights > math.log(self.maximum_weight)).sum())
         if not cut:
             return ()
@@ -196,5 +194,32 @@ class _Asked:
 
 
 def _reading(log_weights: Tensor) -> WeightReading:
-    """Of all weights; records of some at a time, since one takes many numbers a weight."""
     return read(reduce(WeightHealth.merge, map(weight_health, log_weights.split(_AT_ONCE)))).total
+
+
+def ordered_map(function: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iterator[R]:
+    """`map`, in as many threads as there are workers, the results in the order of the items.
+
+    No more items are held than there are workers, and one that waits. With a single worker or a
+    single item all is done in the calling thread.
+
+    Args:
+        function: What is done with each item; it must be safe to call from several threads.
+        items: Taken in the calling thread.
+        workers: At least 1.
+    """
+    remaining = iter(items)
+    begun = list(islice(remaining, 2))
+    if workers == 1 or len(begun) < 2:
+        yield from map(function, chain(begun, remaining))
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting.extend(pool.submit(function, begun.pop(0)) for _ in range(2))
+        for item in remaining:
+            waiting.append(pool.submit(function, item))
+            del item  # its memory is the worker's to free
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -4,59 +4,34 @@ A log that is larger than memory is read twice, part by part: once for the total
 normalisers come from, once for what each episode contributes. Both ways give the same numbers.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from torch import nn
 
 from reweigh.data.batch import Batch
+from reweigh.data.episodes import Unfinished, leave_out_unfinished
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.schema import RECORDED
 from reweigh.data.trajectories import Trajectories
-from reweigh.evaluation import importance
-from reweigh.evaluation.doubly_robust import (
-    direct_method,
-    doubly_robust,
-    weighted_doubly_robust,
-)
-from reweigh.evaluation.estimates import Evaluation
-from reweigh.evaluation.estimating import Estimator, Parts, estimate
+from reweigh.evaluation.estimates import Evaluation, WeightProfile, merge_profiles
+from reweigh.evaluation.estimating import estimate
 from reweigh.evaluation.intervals import ConfidenceInterval, student_t
+from reweigh.evaluation.logged import Logged, no_whole_episode
+from reweigh.evaluation.methods import (
+    BY_PARTS,
+    ON_THE_WHOLE,
+    Estimator,
+    estimator_of,
+    mixtures,
+    takes_parts,
+)
 from reweigh.evaluation.policies import require_choices
-from reweigh.evaluation.profile import WeightProfile, merge_profiles
-from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.state_marginal import kernel_marginal, linear_marginal, tabular_marginal
-
-BY_PARTS: Mapping[str, Estimator] = {
-    f.__name__: f
-    for f in (
-        importance.behaviour,
-        importance.importance_sampling,
-        importance.per_decision,
-        importance.weighted_importance_sampling,
-        importance.weighted_per_decision,
-        importance.truncated,
-    )
-}
-"""Estimators whose terms of a part depend on that part alone: they take logs of any size."""
-
-ON_THE_WHOLE: Mapping[str, Estimator] = {
-    f.__name__: f
-    for f in (
-        importance.pareto_smoothed,
-        doubly_robust,
-        weighted_doubly_robust,
-        direct_method,
-        tabular_marginal,
-        linear_marginal,
-        kernel_marginal,
-    )
-}
-"""Estimators that fit something to all episodes, and so hold the log in memory."""
+from reweigh.recipes import ValueRecipe
 
 IN_MEMORY = 2_000_000
-"""Steps up to which a log is held in memory, and estimators are asked that need it there."""
+"""Steps up to which a log is held in memory, and methods are asked that need it there."""
 
 _PART = 500_000
 
@@ -66,103 +41,110 @@ def evaluate(
     policy: nn.Module,
     *,
     discount: float = 1.0,
-    methods: Mapping[str, Estimator] | None = None,
+    methods: Mapping[str, ValueRecipe | Estimator] | None = None,
     interval: ConfidenceInterval = student_t,
     level: float = 0.95,
 ) -> Evaluation:
-    """What a policy is worth, `V = E_θ[Σ_t γ^t r_t]`, from episodes that others sampled.
+    """What a policy is worth, `J = E_θ[Σ_t γ^t r_t]`, from episodes that others sampled.
 
     Args:
-        log: Whole episodes, each ended by termination or truncation.
+        log: Episodes; those without a start or an end are left out and counted.
         policy: A module from observations to a distribution over actions.
         discount: γ in [0, 1].
-        methods: Estimators to ask, by name; by default `default_methods`.
+        methods: Value recipes, or functions of `Logged` to `Terms`, by the name to report; by
+            default `default_methods`.
         interval: Makes the confidence intervals.
         level: Their level.
 
     Returns:
-        An estimate from each estimator that applies, and why the others do not. With the behaviour
+        An estimate from each method that applies, and why the others do not. With the behaviour
         itself as the policy, all that weigh give its mean return.
 
     Raises:
-        ValueError: The log is empty, or holds episodes without start or end; the policy is of
-            another space; no estimator applies.
+        ValueError: The log has no whole episode; the policy is of another space; no method applies;
+            a recipe needs what a log does not have.
     """
     if isinstance(log, TrajectoryLog):
         log = log.at_present()  # both passes
-    steps = log.steps if isinstance(log, Trajectories) else log.summary().steps
-    if steps == 0:
-        raise ValueError("the log is empty: there are no episodes to evaluate from")
-    if isinstance(log, TrajectoryLog):
+        steps = log.summary().steps
         require_choices(policy, log.schema)
-    asked = default_methods(steps) if methods is None else methods
-    if isinstance(log, Trajectories):
-        log.require_sound()
-        parts = _Profiled(_held(log, policy, discount))
-    elif steps <= IN_MEMORY or any(map(_needs_the_whole, asked.values())):
-        parts = _Profiled(_held(log.read(), policy, discount))
     else:
-        parts = _Profiled(_streamed(log, policy, discount))
-    found = estimate(parts, asked, interval=interval, level=level)
-    if not found.estimates:
-        name, why = next(iter(found.refusals.items()), ("methods", "none was given"))
+        log.require_sound()
+        steps = log.steps
+    asked = default_methods(log) if methods is None else methods
+    estimators = {name: estimator_of(method) for name, method in asked.items()}
+    parts = _Parts(
+        _source(log, hold=steps <= IN_MEMORY or not all(map(takes_parts, asked.values()))),
+        lambda whole: Logged.of(Batch.of(whole), policy, discount=discount),
+    )
+    answers = estimate(parts, estimators, interval=interval, level=level)
+    if not answers.episodes:
+        raise no_whole_episode(parts.unfinished)
+    if not answers.estimates:
+        name, why = next(iter(answers.refusals.items()), ("methods", "none was given"))
         raise ValueError(f"{name}: {why}")
-    schema = None if isinstance(log, Trajectories) else log.schema
+    schema = log.schema if isinstance(log, TrajectoryLog) else None
+    profile = parts.profile
     return Evaluation(
-        estimates=found.estimates,
-        left_out=found.refusals,
+        estimates=answers.estimates,
+        left_out=answers.refusals,
+        unfinished=parts.unfinished,
         environment=None if schema is None else schema.environment,
-        episodes=found.episodes,
-        steps=steps,
+        episodes=answers.episodes,
+        steps=steps - parts.unfinished.steps,
         discount=discount,
         level=level,
-        interval=_function(interval).__name__,
+        interval=_name(interval),
         behaviour=RECORDED if schema is None else schema.behaviour,
-        weight_histogram=() if parts.profile is None else tuple(parts.profile.histogram.tolist()),
-        ess_by_time=() if parts.profile is None else tuple(parts.profile.ess_by_time.tolist()),
+        weight_histogram=() if profile is None else tuple(profile.histogram.tolist()),
+        ess_by_time=() if profile is None else tuple(profile.ess_by_time.tolist()),
     )
 
 
-class _Profiled:
-    """Parts of a sample, with the profile of its weights once all have been gone through."""
+def default_methods(
+    log: Trajectories | TrajectoryLog,
+) -> Mapping[str, ValueRecipe | Estimator]:
+    """The methods that a log is asked by default: beyond `IN_MEMORY` steps, only `BY_PARTS`."""
+    steps = log.steps if isinstance(log, Trajectories) else log.summary().steps
+    return BY_PARTS if steps > IN_MEMORY else all_methods(log)
 
-    def __init__(self, parts: Parts):
-        self._parts = parts
-        self._seen = False
+
+def all_methods(log: Trajectories | TrajectoryLog) -> Mapping[str, ValueRecipe | Estimator]:
+    """The methods that a log can be asked, whatever its size."""
+    return {**BY_PARTS, **ON_THE_WHOLE, **mixtures(log)}
+
+
+def _source(
+    log: Trajectories | TrajectoryLog, *, hold: bool
+) -> Callable[[], Iterable[Trajectories]]:
+    """The log's episodes: at once if they are held in memory, otherwise read in each pass."""
+    if isinstance(log, TrajectoryLog) and not hold:
+        return lambda: log.stream_episodes(max_steps=_PART)
+    return lambda: [log if isinstance(log, Trajectories) else log.read()]
+
+
+class _Parts:
+    """The whole episodes of a log, part by part, and what a pass over them shows."""
+
+    def __init__(self, source: Callable[[], Iterable[Trajectories]], read: Callable[..., Logged]):
+        self._source, self._read = source, read
+        self.unfinished = Unfinished(0, 0)
         self.profile: WeightProfile | None = None
 
-    def __call__(self) -> Iterator[Sample]:
-        first, self._seen = not self._seen, True
-        for number, sample in enumerate(self._parts()):
-            if first:
-                found = WeightProfile.of(sample) if sample.weighable else None
-                self.profile = found if number == 0 else merge_profiles(self.profile, found)
-            yield sample
+    def __call__(self) -> Iterator[Logged]:
+        self.unfinished, self.profile, number = Unfinished(0, 0), None, 0
+        for trajectories in self._source():
+            whole, (episodes, steps) = leave_out_unfinished(trajectories)
+            so_far = self.unfinished
+            self.unfinished = Unfinished(so_far.episodes + episodes, so_far.steps + steps)
+            if len(whole):
+                part = self._read(whole)
+                profile = WeightProfile.of(part.sample)
+                self.profile = merge_profiles(self.profile, profile) if number else profile
+                number += 1
+                yield part
 
 
-def default_methods(steps: int) -> Mapping[str, Estimator]:
-    """Estimators that a log of so many steps is asked: beyond `IN_MEMORY`, only `BY_PARTS`."""
-    return {**BY_PARTS, **ON_THE_WHOLE} if steps <= IN_MEMORY else BY_PARTS
-
-
-def _needs_the_whole(estimator: Estimator) -> bool:
-    return _function(estimator) not in BY_PARTS.values()
-
-
-def _function(f: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that others were made of by fixing arguments."""
-    return _function(f.func) if isinstance(f, partial) else f
-
-
-def _held(trajectories: Trajectories, policy: nn.Module, discount: float) -> Parts:
-    """A single part that stays in memory."""
-    sample = Sample.of(Batch.of(trajectories), policy, discount=discount)
-    return lambda: iter([sample])
-
-
-def _streamed(log: TrajectoryLog, policy: nn.Module, discount: float) -> Parts:
-    """Parts that are read from disk each time."""
-    return lambda: (
-        Sample.of(Batch.of(trajectories), policy, discount=discount)
-        for trajectories in log.stream_episodes(max_steps=_PART)
-    )
+def _name(function: Callable[..., Any]) -> str:
+    """The name of a function, or of the one whose arguments were fixed."""
+    return _name(function.func) if isinstance(function, partial) else function.__name__

@@ -11,9 +11,8 @@ from torch.nn.functional import one_hot
 
 from reweigh.core.marginal import random_fourier
 from reweigh.evaluation.drawing import drawer
+from reweigh.evaluation.logged import Logged, action_log_probs, restricted_log_probs
 from reweigh.evaluation.policies import act, choices
-from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.states import action_log_probs, among, logged
 
 Features = Callable[[Tensor], Tensor]
 """From inputs `[B, n]`, float64, to features `[B, d]`, a constant the last of them."""
@@ -163,7 +162,7 @@ class PerAction(NamedTuple):
         """As `Regressors.expected`."""
         del when
         f = self.features(flat(observations))
-        chances = among(self._log_probs(observations), self.seen).exp()
+        chances = restricted_log_probs(self._log_probs(observations), self.seen).exp()
         return (chances.unsqueeze(2) * f.unsqueeze(1)).flatten(1)
 
     def values(
@@ -174,7 +173,7 @@ class PerAction(NamedTuple):
         f = self.features(flat(observations)).unsqueeze(2)
         of_all = torch.bmm(c, f).squeeze(2).clamp(limits[0], limits[1])
         log_probs = self._log_probs(observations)
-        mean = (among(log_probs, self.seen).exp() * of_all).sum(1, keepdim=True)
+        mean = (restricted_log_probs(log_probs, self.seen).exp() * of_all).sum(1, keepdim=True)
         of_all = torch.where(self.seen, of_all, mean)
         taken = of_all.gather(1, actions.long().unsqueeze(1)).squeeze(1)
         return (log_probs.exp() * of_all).sum(1), taken
@@ -218,7 +217,7 @@ class Joined(NamedTuple):
 
 
 def regressors(
-    sample: Sample,
+    log: Logged,
     *,
     features: Callable[[Tensor], Tensor] | None,
     count: int,
@@ -228,14 +227,14 @@ def regressors(
     """Chooses how action values are linear by what the actions are.
 
     Args:
-        sample: The steps that default features are scaled by.
+        log: The steps that default features are scaled by.
         features: Instead of `waves`: of observations, or of observations and actions where these
             are not one of at most 32 choices, flat, `[B, n]` to `[B, d]`.
         count: Number of random features, fewer if there are many actions.
         draws: Actions drawn for each state where they cannot be summed over.
         seed: Draws features and actions.
     """
-    batch, policy, _ = logged(sample)
+    batch, policy = log.batch, log.policy
     log_probs = action_log_probs(policy, batch.observations[:1])
     blocks = _MOST_BLOCKS + 1 if log_probs is None else log_probs.shape[1]
     if blocks <= _MOST_BLOCKS:

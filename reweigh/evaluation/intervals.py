@@ -20,7 +20,7 @@ from torch.special import ndtr, ndtri
 
 from reweigh import contracts
 from reweigh.core.terms import Terms
-from reweigh.evaluation.bootstrap import leave_one_out, resampled
+from reweigh.evaluation.resampling import leave_one_out, resampled
 
 _ROUNDING = 1e-9
 
@@ -265,7 +265,8 @@ def _require_range(evidence: Evidence, lowest: float, highest: float) -> None:
     if math.isinf(evidence.terms.maximum_weight):
         raise ValueError(
             "a concentration interval is of a mean of terms whose range is known, and the weights "
-            "of this estimator have no bound: use truncated, or another interval"
+            "of this estimator have no bound: use truncated_importance_sampling, or another "
+            "interval"
         )
     found = evidence.terms.plain
     if not (lowest <= float(found.min()) and float(found.max()) <= highest):

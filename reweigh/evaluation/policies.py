@@ -55,6 +55,12 @@ def act(policy: nn.Module, observations: Tensor) -> Distribution:
     try:
         distribution = policy(observations)
     except Exception as error:  # foreign code: anything may come out of it
+        if "invalid values" in str(error):  # torch.distributions' word for NaN
+            detail = _one_line(error).split(", but found")[0]
+            raise ValueError(
+                "the policy gives its distribution NaN, or numbers that cannot be, for the log's "
+                f"observations: {detail}; it is damaged or has diverged"
+            ) from error
         raise ValueError(
             f"the policy cannot be given the log's observations, {observations.dtype} "
             f"{list(observations.shape[1:])} each: {_one_line(error)}; is it a policy of this "

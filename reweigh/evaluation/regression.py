@@ -13,8 +13,7 @@ from torch import Tensor
 
 from reweigh.core.marginal.chains import powers
 from reweigh.evaluation.features import Regressors, at_once
-from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.states import ended, logged
+from reweigh.evaluation.logged import Logged
 
 _SINGULAR = 1e-12
 _HARDER = 10.0
@@ -23,7 +22,7 @@ _ATTEMPTS = 20
 
 @dataclass(frozen=True, eq=False)
 class LinearValues:
-    """Fitted action values: a function of samples."""
+    """Fitted action values: a function of logged steps."""
 
     lift: Regressors
     """Features of states and actions."""
@@ -34,39 +33,38 @@ class LinearValues:
     ridge: float
     """What it took for the regressions not to diverge."""
 
-    def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
+    def __call__(self, log: Logged) -> tuple[Tensor, Tensor]:
         """`E_{a~θ} Q̂_t(s_t, a)` and `Q̂_t(s_t, a_t)`, `[S]` each; none beyond the attainable."""
-        batch, _, segments = logged(sample)
-        found = torch.zeros(2, segments.size, dtype=torch.float64)
-        for here in _pieces(sample):
-            time = segments.time[here]
+        batch, segments = log.batch, log.segments
+        values = torch.zeros(2, segments.size, dtype=torch.float64)
+        for chunk in _chunks(log):
+            time = segments.time[chunk]
             left = (len(self.coefficients) - 1 - time).clamp(min=0)
-            values, action_values = self.lift.values(
-                batch.observations[here],
-                batch.actions[here],
-                torch.stack([batch.episode[segments.episode[here]], time], 1),
+            values[0, chunk], values[1, chunk] = self.lift.values(
+                batch.observations[chunk],
+                batch.actions[chunk],
+                torch.stack([batch.episode[segments.episode[chunk]], time], 1),
                 self.coefficients[left],
                 self.attainable[:, left].unsqueeze(2),
             )
-            found[0, here], found[1, here] = values, action_values
-        return found[0], found[1]
+        return values[0], values[1]
 
 
 @torch.no_grad()
-def fit(sample: Sample, lift: Regressors, *, ridge: float) -> LinearValues:
+def fit(log: Logged, lift: Regressors, *, ridge: float) -> LinearValues:
     """Fits the target's action values, backward from the horizon, the longest episode.
 
     Args:
-        sample: The steps.
+        log: The steps.
         lift: Features of states and actions.
         ridge: Added to the sums of squares, in steps; raised until no backward step diverges.
     """
-    moments, attainable = _moments(sample, lift), _attainable(sample)
+    moments, attainable = _moments(log, lift), _attainable(log)
     steps = moments.gram[:, -1, -1].sum()
     limits = (1 + 1e-6) * attainable.abs().amax(0).square()
     coefficients = torch.zeros(())
     for _ in range(_ATTEMPTS):
-        coefficients = _backward(moments, ridge, sample.discount, len(limits))
+        coefficients = _backward(moments, ridge, log.sample.discount, len(limits))
         squares = torch.einsum("tbd,bde,tbe->t", coefficients, moments.gram, coefficients)
         if bool((squares <= limits * steps).all()):
             break
@@ -83,23 +81,23 @@ class _Moments(NamedTuple):
     """`[blocks, d, 1 + blocks d]`: `Σ f (r, E_{a'~θ} f(s', a'))ᵀ`."""
 
 
-def _moments(sample: Sample, lift: Regressors) -> _Moments:
-    batch, _, segments = logged(sample)
+def _moments(log: Logged, lift: Regressors) -> _Moments:
+    batch, segments = log.batch, log.segments
     final = torch.arange(segments.size, segments.size + len(segments))
     following = segments.next(torch.arange(segments.size), final)
-    gone = ended(sample)[segments.episode] & segments.is_last
+    is_end = log.ended[segments.episode] & segments.is_last
     moments = None
-    for here in _pieces(sample):
-        f, block = lift.taken(batch.observations[here], batch.actions[here])
-        after, episode = following[here], (following[here] - segments.size).clamp(min=0)
-        over = gone[here]
+    for chunk in _chunks(log):
+        f, block = lift.taken(batch.observations[chunk], batch.actions[chunk])
+        after, episode = following[chunk], (following[chunk] - segments.size).clamp(min=0)
+        over = is_end[chunk]
         ahead = batch.observations[after.clamp(max=segments.size - 1)]
         ahead[after >= segments.size] = batch.final_observations[episode[after >= segments.size]]
-        ahead[over] = batch.observations[:1]  # what lies behind an end is not looked at
-        when = torch.stack([batch.episode[segments.episode[here]], segments.time[here] + 1], 1)
+        ahead[over] = batch.observations[:1]  # the observation after an end is not read
+        when = torch.stack([batch.episode[segments.episode[chunk]], segments.time[chunk] + 1], 1)
         expected = lift.expected(ahead, when)
         expected[over] = 0.0
-        targets = torch.cat([sample.rewards[here].double().unsqueeze(1), expected], 1)
+        targets = torch.cat([batch.rewards[chunk].double().unsqueeze(1), expected], 1)
         mine = [(block == number).nonzero().squeeze(1) for number in range(lift.blocks)]
         gram = torch.stack([f[own].mT @ f[own] for own in mine])
         crossed = torch.stack([f[own].mT @ targets[own] for own in mine])
@@ -129,14 +127,13 @@ def _backward(moments: _Moments, ridge: float, discount: float, horizon: int) ->
     return powers(nothing, backup.mT, horizon + 1)[1:, :size].reshape(horizon, blocks, width)
 
 
-def _attainable(sample: Sample) -> Tensor:
+def _attainable(log: Logged) -> Tensor:
     """The least and the most that 1, 2, ... rewards can add up to, `[2, H]`."""
-    horizon = sample.segments.most_steps
-    worth = (sample.discount ** torch.arange(horizon, dtype=torch.float64)).cumsum(0)
-    rewards = sample.segments.as_float64("rewards", sample.rewards)
+    horizon, rewards = log.segments.most_steps, log.batch.rewards
+    worth = (log.sample.discount ** torch.arange(horizon, dtype=torch.float64)).cumsum(0)
     return torch.stack([rewards.min().clamp(max=0) * worth, rewards.max().clamp(min=0) * worth])
 
 
-def _pieces(sample: Sample) -> Iterable[Tensor]:
-    """Existing steps, some at a time."""
-    return sample.segments.existing.split(at_once(logged(sample).batch.observations))
+def _chunks(log: Logged) -> Iterable[Tensor]:
+    """The steps, some at a time."""
+    return log.segments.existing.split(at_once(log.batch.observations))

@@ -17,13 +17,13 @@ from reweigh import contracts
 from reweigh.core import marginal
 from reweigh.core.marginal import Linear, StateRatios, Tabular
 from reweigh.core.marginal.visits import Visits
+from reweigh.core.sample import Sample
 from reweigh.core.segments import Segments
 from reweigh.core.sums import relative_weights
 from reweigh.core.terms import Terms
 from reweigh.evaluation.features import Scale, flat, lifted, waves
+from reweigh.evaluation.logged import MOST_STEPS, Logged, numbered_states
 from reweigh.evaluation.resampling import refit
-from reweigh.evaluation.sample import Sample
-from reweigh.evaluation.states import MOST_STEPS, are_numbers, ended, logged, numbered, thinned
 
 FixedPoint = Callable[[Visits, Tensor, Segments], StateRatios]
 """`marginal.finite_horizon`, or `marginal.finite_horizon_by_time` where dynamics change."""
@@ -34,7 +34,7 @@ _MOST_NUMBERS = 100
 
 
 def tabular_marginal(
-    sample: Sample, *, fixed_point: FixedPoint = marginal.finite_horizon, groups: int = 20
+    log: Logged, *, fixed_point: FixedPoint = marginal.finite_horizon, groups: int = 20
 ) -> Terms:
     """State-marginal importance sampling with a table of states.
 
@@ -45,7 +45,7 @@ def tabular_marginal(
     Consistent if states that the target reaches at a time are logged at that time.
 
     Args:
-        sample: The episodes; observations are single integers.
+        log: The episodes; observations are single integers.
         fixed_point: How `m` follows from transitions.
         groups: Of the jackknife, `resampling.refit`.
 
@@ -53,28 +53,27 @@ def tabular_marginal(
         Terms. With equal policies and `finite_horizon_by_time` their mean is the mean return.
 
     Raises:
-        ValueError: Observations that are not single integers, or too many of them; the sample did
-            not come from a log; the behaviour's log-probabilities are missing.
+        ValueError: Observations that are not single integers, or too many of them; the behaviour's
+            log-probabilities are missing.
     """
 
-    def log_ratios(some: Sample) -> Tensor:
-        numbers, segments = numbered(some), some.segments
+    def log_state_ratios(part: Logged) -> Tensor:
+        numbers, segments = numbered_states(part), part.segments
         count = len(numbers.observations)
         if count * max(count, segments.most_steps) > _LARGEST_TABLE:
             raise ValueError(
                 f"a table of {count} states and {segments.most_steps} times exceeds "
                 f"{_LARGEST_TABLE} numbers: use linear_marginal, or put states together"
             )
-        visits = Tabular(numbers.states[0], numbers.final_states[0], ended(some), count)
-        return fixed_point(visits, some.log_ratios, segments).log_state_ratios
+        visits = Tabular(numbers.states[0], numbers.final_states[0], part.ended, count)
+        return fixed_point(visits, part.sample.log_ratios, segments).log_state_ratios
 
-    logged(sample)
-    terms = refit(lambda some: _over_time(log_ratios(some), some), sample, groups=groups)
-    return replace(terms, diagnosed=_diagnosed(log_ratios(sample), sample))
+    terms = refit(lambda part: _over_time(log_state_ratios(part), part.sample), log, groups=groups)
+    return replace(terms, diagnosed=_diagnosed(log_state_ratios(log), log.sample))
 
 
 def linear_marginal(
-    sample: Sample,
+    log: Logged,
     *,
     features: Callable[[Tensor], Tensor] | None = None,
     count: int = 30,
@@ -91,7 +90,7 @@ def linear_marginal(
     whole sample. Consistent if ratios and `E_θ[f(s')|s]` are linear in them; what is not is a bias.
 
     Args:
-        sample: The episodes.
+        log: The episodes.
         features: In place of the random ones: of flat observations, `[B, n]` to `[B, d]`; a
             constant belongs into their span.
         count: Number of random features. There is a matrix of their squared number for each time.
@@ -108,26 +107,25 @@ def linear_marginal(
         ValueError: As `tabular_marginal`, observations apart; a count below 1; a negative ridge.
     """
     contracts.require_at_least("count", count, 1)
-    scale = Scale.of(logged(sample).batch.observations)
+    scale = Scale.of(log.batch.observations)
     lift = waves(scale, count=count, seed=seed) if features is None else features
 
-    def log_ratios(some: Sample) -> Tensor:
-        batch, _, segments = logged(some)
-        gone, final = ended(some), batch.final_observations.clone()
-        final[gone] = batch.observations[:1]  # what lies behind an end is not looked at
-        visits = Linear(lifted(lift, batch.observations), lifted(lift, final), gone, ridge)
-        return fixed_point(visits, some.log_ratios, segments).log_state_ratios
+    def log_state_ratios(part: Logged) -> Tensor:
+        batch, ended, final = part.batch, part.ended, part.batch.final_observations.clone()
+        final[ended] = batch.observations[:1]  # the observation after an end is not read
+        visits = Linear(lifted(lift, batch.observations), lifted(lift, final), ended, ridge)
+        return fixed_point(visits, part.sample.log_ratios, part.segments).log_state_ratios
 
-    def value(some: Sample) -> Tensor:
-        some = _dense(some, most_steps)
-        return _over_time(log_ratios(some), some)
+    def value(part: Logged) -> Tensor:
+        part = _dense(part, most_steps)
+        return _over_time(log_state_ratios(part), part.sample)
 
-    terms, looked_at = refit(value, sample, groups=groups), _dense(sample, most_steps)
-    return replace(terms, diagnosed=_diagnosed(log_ratios(looked_at), looked_at))
+    terms, selected = refit(value, log, groups=groups), _dense(log, most_steps)
+    return replace(terms, diagnosed=_diagnosed(log_state_ratios(selected), selected.sample))
 
 
 def kernel_marginal(
-    sample: Sample,
+    log: Logged,
     *,
     landmarks: int = 100,
     groups: int = 20,
@@ -144,7 +142,7 @@ def kernel_marginal(
     its ridge are those of the whole sample.
 
     Args:
-        sample: At least 3 episodes.
+        log: At least 3 episodes.
         landmarks: States that span the ratio, if there are more.
         groups: Of the jackknife, `resampling.refit`.
         most_steps: Steps to look at, of episodes spread over the log, if there are more.
@@ -154,42 +152,43 @@ def kernel_marginal(
         Terms. With equal policies and an `m` of 1 their mean is the mean return.
 
     Raises:
-        ValueError: The sample did not come from a log; too few episodes; the behaviour's
-            log-probabilities are missing; the target ends no episode that is logged.
+        ValueError: Too few episodes; the behaviour's log-probabilities are missing; the target
+            ends no episode that is logged.
     """
     contracts.require_at_least("landmarks", landmarks, 1)
-    looked_at = thinned(sample, most_steps)
-    describe = _with_time(looked_at)
-    spanning = describe(looked_at).unique(dim=0)
+    selected = log.thinned(most_steps)
+    describe = _with_time(selected)
+    spanning = describe(selected).unique(dim=0)
     generator = torch.Generator().manual_seed(seed)
     spanning = spanning[torch.randperm(len(spanning), generator=generator)[:landmarks]]
 
-    def ratios(some: Sample, **chosen) -> marginal.KernelRatios:
-        states = describe(some)
+    def ratios(part: Logged, **chosen) -> marginal.KernelRatios:
+        states = describe(part)
         return marginal.kernel_discounted(
             states,
-            states.new_zeros(len(some), states.shape[1]),
-            torch.ones(len(some), dtype=torch.bool),
-            some.log_ratios,
-            some.segments,
+            states.new_zeros(len(part), states.shape[1]),
+            torch.ones(len(part), dtype=torch.bool),
+            part.sample.log_ratios,
+            part.segments,
             discount=1.0,
             generator=generator,
             landmarks=spanning,
             **chosen,
         )
 
-    best = ratios(looked_at)
+    best = ratios(selected)
 
-    def value(some: Sample) -> Tensor:
-        some = thinned(some, most_steps)
-        m = ratios(some, bandwidth=best.bandwidth, ridges=(float(best.ridge),))
-        log_weights = m.log_state_ratios + some.log_ratios
-        everywhere = torch.zeros_like(some.segments.time)
-        weights = relative_weights(log_weights, everywhere, 1, some.segments)
-        return (weights * some.discounted_rewards).sum() / weights[some.segments.is_last].sum()
+    def value(part: Logged) -> Tensor:
+        part = part.thinned(most_steps)
+        m = ratios(part, bandwidth=best.bandwidth, ridges=(float(best.ridge),))
+        log_weights = m.log_state_ratios + part.sample.log_ratios
+        one_group = torch.zeros_like(part.segments.time)
+        weights = relative_weights(log_weights, one_group, 1, part.segments)
+        total = (weights * part.sample.discounted_rewards).sum()
+        return total / weights[part.segments.is_last].sum()
 
-    terms = refit(value, sample, groups=groups)
-    return replace(terms, diagnosed=_diagnosed(best.log_state_ratios, looked_at))
+    terms = refit(value, log, groups=groups)
+    return replace(terms, diagnosed=_diagnosed(best.log_state_ratios, selected.sample))
 
 
 def _over_time(log_m: Tensor, sample: Sample) -> Tensor:
@@ -213,25 +212,24 @@ def _diagnosed(log_m: Tensor, sample: Sample) -> Tensor:
     return log_weights[segments.existing]
 
 
-def _dense(sample: Sample, most_steps: int) -> Sample:
-    """`thinned`, so that a table of episodes and times, gaps included, stays small too."""
-    sample = thinned(sample, most_steps)
+def _dense(log: Logged, most_steps: int) -> Logged:
+    """`Logged.thinned`, so that a table of episodes and times, gaps included, stays small too."""
+    log = log.thinned(most_steps)
     room = _MOST_GAPS * most_steps
-    table = len(sample) * sample.segments.most_steps
-    return sample if table <= room else thinned(sample, sample.segments.size * room // table)
+    table = len(log) * log.segments.most_steps
+    return log if table <= room else log.thinned(log.segments.size * room // table)
 
 
-def _with_time(sample: Sample) -> Callable[[Sample], Tensor]:
-    """States as rows whose distances mean something, the time among them, `[S, n + 1]`."""
-    numbers = numbered(sample).observations if are_numbers(sample) else None
-    named = numbers is not None and len(numbers) <= _MOST_NUMBERS
+def _with_time(log: Logged) -> Callable[[Logged], Tensor]:
+    """States as standardised rows, one-hot if they are few numbers, with the time, `[S, n + 1]`."""
+    numbers = numbered_states(log).observations if log.has_numbered_states else None
+    one_hot = numbers is not None and len(numbers) <= _MOST_NUMBERS
 
-    def row(some: Sample) -> Tensor:
-        batch, _, segments = logged(some)
-        states = batch.observations
-        if named:
+    def row(part: Logged) -> Tensor:
+        states = part.batch.observations
+        if one_hot:
             states = states.unsqueeze(1) == numbers
-        return torch.cat([flat(states), segments.time.double().unsqueeze(1)], 1)
+        return torch.cat([flat(states), part.segments.time.double().unsqueeze(1)], 1)
 
-    scale = Scale.of(row(sample))
-    return lambda some: scale(row(some))
+    scale = Scale.of(row(log))
+    return lambda part: scale(row(part))

@@ -1,13 +1,8 @@
-"""Options of `reweigh learn`: one frozen dataclass, whose field docstrings are the `--help`."""
+"""Options of `reweigh learn`, whose field docstrings are the `--help`, and its progress."""
 
 import math
 import os
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-EstimatorName = Literal[
-    "weighted_per_decision", "per_decision", "weighted_doubly_robust", "doubly_robust", "step"
-]
 
 _LARGEST_SEED = 2**64 - 1
 
@@ -29,14 +24,14 @@ class LearnConfig:
     seed: int = 0
     """Divides the episodes and orders them; the same seed gives the same policy, bit for bit."""
 
-    estimator: EstimatorName = "weighted_doubly_robust"
-    """What is maximised: an estimate of the policy's value with weights of all actions so far
-    (weighted: self-normalised; doubly robust: with a value function as baseline), or, for long
-    episodes, the clipped surrogate of single steps."""
-    min_ess: float = 0.5
+    estimator: str = "weighted_doubly_robust"
+    """What is maximised: a method of `reweigh evaluate` that needs no more than a value function
+    (per_decision, doubly_robust, or self-normalised, weighted_...), or, for long episodes, ppo: the
+    clipped surrogate of single steps."""
+    min_episode_ess: float = 0.5
     """Trust region: the least effective sample size of the weights, as a share of the episodes
-    learnt from (of their steps, with the estimator step)."""
-    max_kl: float = 1.0
+    learnt from (of their steps, with the estimator ppo)."""
+    max_kl_from_behaviour: float = 1.0
     """Trust region: the largest divergence from the behaviour, nats per step."""
     pace: float = 0.1
     """How much of the way to the edge of the trust region an epoch goes."""
@@ -53,10 +48,10 @@ class LearnConfig:
     """Threads of PyTorch's operations; small networks are fastest with 1."""
 
     def validate(self) -> None:
-        """Refuse options that cannot be.
+        """Requires options in their ranges; the estimator's name is checked when it is used.
 
         Raises:
-            ValueError: names the first of them.
+            ValueError: An option out of range; names the first.
         """
         for name in ("epochs", "minibatches", "patience", "threads", "seed"):
             value, least = getattr(self, name), int(name != "seed")
@@ -68,10 +63,10 @@ class LearnConfig:
             raise ValueError(
                 f"threads is {self.threads}; it must be at most {processors}, the processors here"
             )
-        for name in ("max_kl", "pace"):
+        for name in ("max_kl_from_behaviour", "pace"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("discount", "min_ess"):
+        for name in ("discount", "min_episode_ess"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
         for name in ("validation", "test"):
@@ -81,8 +76,10 @@ class LearnConfig:
                 )
         if not 0.5 < self.level < 1:
             raise ValueError(f"level is {self.level}; it must be between 0.5 and 1, such as 0.95")
-        if math.isclose(self.min_ess, 1):
-            raise ValueError("min_ess is 1, and only the behaviour itself has that: give less")
+        if math.isclose(self.min_episode_ess, 1):
+            raise ValueError(
+                "min_episode_ess is 1, and only the behaviour itself has that: give less"
+            )
         if self.validation + self.test >= 1:
             raise ValueError(
                 f"validation is {self.validation} and test {self.test}: nothing is left to learn "
@@ -90,7 +87,30 @@ class LearnConfig:
             )
         if any(width < 1 for width in self.hidden):
             raise ValueError(f"hidden is {self.hidden}; every layer needs a width of at least 1")
-        if self.estimator not in get_args(EstimatorName):
-            raise ValueError(
-                f"estimator is {self.estimator!r}; use one of {', '.join(get_args(EstimatorName))}"
-            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochProgress:
+    """One pass over the episodes learnt from, and where it took the policy."""
+
+    epoch: int
+    """From 1."""
+    objective: float
+    """What was maximised, the mean over the pass: for all estimators but `ppo` an estimate of the
+    policy's value, too high by what it has learnt of these episodes' chance."""
+    ess: float
+    """Effective sample size of the weights, as a share of the episodes learnt from (of their steps
+    with the estimator `ppo`)."""
+    kl: float
+    """Nats per step from the behaviour."""
+    undone: str | None
+    """The bound of the trust region, "ess" or "kl", that the epoch broke: it was undone, and the
+    next one takes half the step. None if it stands."""
+    improvement: float | None
+    """Estimated gain on the behaviour, on the validation episodes; None if the epoch was undone."""
+    predicted_bound: float | None
+    """The lower bound of the gain that the test episodes are expected to give."""
+    best: bool
+    """Whether the policy is the one to test, as yet."""
+    seconds: float
+    """Wall-clock seconds since the start."""

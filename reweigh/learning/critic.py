@@ -11,7 +11,9 @@ from reweigh.acting.networks import Flatten, OneHot, network
 from reweigh.core.returns import reward_to_go
 from reweigh.data.batch import Batch
 from reweigh.learning.division import Part
-from reweigh.learning.units import ROUNDING, unit_of
+
+ROUNDING = 1e-12
+"""The share of their size that numbers must vary by before it is more than rounding."""
 
 _MOST_CLASSES = 10_000
 _MOST_NUMBERS = 1 << 24
@@ -21,7 +23,7 @@ _MINIBATCH = (64, 2048)
 _MOST_PASSES, _PATIENCE = 50, 3
 
 
-class Critic(nn.Module):
+class ValueFunction(nn.Module):
     """`V(s, t) = line(t) + unit f(s, t)`: what the behaviour gets in the rest of an episode.
 
     Values count up to where logged episodes end, and so depend on how much of them is left: `line`
@@ -111,7 +113,7 @@ class Critic(nn.Module):
 
 def fitted_critic(
     training: Part, validation: Part, *, discount: float, hidden: Sequence[int], seed: int
-) -> Critic:
+) -> ValueFunction:
     """The value function of the behaviour, by least squares: Adam, until others fit no better.
 
     Args:
@@ -121,7 +123,7 @@ def fitted_critic(
         hidden: Widths of the tanh layers.
         seed: Of its weights and minibatches.
     """
-    critic = Critic(next(training.batches()), discount=discount, hidden=hidden, seed=seed)
+    critic = ValueFunction(next(training.batches()), discount=discount, hidden=hidden, seed=seed)
     optimiser = torch.optim.Adam(critic.parameters(), lr=_RATE)
     best, least, since = deepcopy(critic), _error(critic, validation), 0
     for number in range(_MOST_PASSES):
@@ -147,10 +149,21 @@ def _minibatches(steps: int, *seed: int) -> Iterator[Tensor]:
     return iter(order.split(int(np.clip(steps / _LEAST_UPDATES, *_MINIBATCH))))
 
 
-def _error(critic: Critic, part: Part) -> float:
+def _error(critic: ValueFunction, part: Part) -> float:
     """Mean squared error on all steps of a part, in squared units."""
     total = count = 0.0
     for batch in part.batches():
         total += float((critic.outputs(batch) - critic.remaining(batch)).square().sum())
         count += len(batch)
     return total / count
+
+
+def unit_of(numbers: Tensor, *, size: float) -> float:
+    """The deviation of numbers; 1 if they are constant but for rounding.
+
+    Args:
+        numbers: What is to be measured.
+        size: The largest of what they are differences of.
+    """
+    deviation = float(numbers.std(correction=0))
+    return deviation if deviation > ROUNDING * size else 1.0

@@ -20,9 +20,8 @@ from torch import nn
 from reweigh.acting.stored import load_policy, policies_of
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.policies import PolicyStore
-from reweigh.learning.config import LearnConfig
+from reweigh.learning.config import EpochProgress, LearnConfig
 from reweigh.learning.learn import Learnt, learning
-from reweigh.learning.progress import EpochProgress
 
 _OURS = ("config.json", "metrics.jsonl", "policies", "candidate")
 

@@ -1,26 +1,26 @@
 """Is it better? The paired difference to the behaviour, its bound, and the test that uses it."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from reweigh.core.diagnostics import WeightReading, doubts, read, weight_health
+from reweigh.core.sample import Sample
 from reweigh.core.terms import Terms
 from reweigh.core.weights import k_hat_threshold
 from reweigh.evaluation.estimates import Estimate
-from reweigh.evaluation.estimating import Estimator, estimate
-from reweigh.evaluation.importance import behaviour
+from reweigh.evaluation.estimating import estimate
 from reweigh.evaluation.intervals import student_t
-from reweigh.evaluation.sample import Sample
-from reweigh.learning.critic import Critic
+from reweigh.evaluation.logged import Logged
+from reweigh.evaluation.methods import Estimator
+from reweigh.learning.critic import ValueFunction
 from reweigh.learning.division import Part
-from reweigh.learning.estimators import weighted_terms
-from reweigh.learning.region import samples
+from reweigh.learning.learner import logged, values_of
+from reweigh.recipes.values import behaviour, weighted_doubly_robust
 
 _STANDARD_ERRORS = 3.0
 _MARGIN = 1.5
@@ -51,11 +51,10 @@ class Comparison:
 
 
 def improvement(sample: Sample, values: Tensor) -> Terms:
-    """What the policy gains on the behaviour: its value by `weighted_terms` less `(1/N) Σ_i G_i`.
+    """What the policy gains on the behaviour: `weighted_doubly_robust` less `(1/N) Σ_i G_i`.
 
-    The self-normalised doubly robust estimate less the mean logged return, of the same episodes.
     Consistent whatever the values are, if they come from other episodes; the better they are, the
-    smaller is its error.
+    smaller is its error. Chance in the episodes, which both estimates share, is in no difference.
 
     Args:
         sample: The episodes.
@@ -64,12 +63,12 @@ def improvement(sample: Sample, values: Tensor) -> Terms:
     Returns:
         Terms. With equal policies the estimate is 0, and so is its standard error.
     """
-    terms = weighted_terms(sample, values)
+    terms = weighted_doubly_robust.terms(sample, values, values)
     return replace(terms, plain=terms.plain - sample.returns)
 
 
 def gain(
-    part: Part, policy: nn.Module, critic: Critic | None, *, discount: float, level: float
+    part: Part, policy: nn.Module, critic: ValueFunction | None, *, discount: float, level: float
 ) -> Gain:
     """What a policy gains on the behaviour.
 
@@ -83,12 +82,11 @@ def gain(
     Raises:
         ValueError: The policy gives NaN.
     """
-    asked = {"gain": partial(_with_values, improvement, critic)}
-    return _ask(asked, part, policy, discount, level).gain
+    return _ask({"gain": _gain(critic)}, part, policy, discount, level).gain
 
 
 def compare(
-    part: Part, policy: nn.Module, critic: Critic | None, *, discount: float, level: float
+    part: Part, policy: nn.Module, critic: ValueFunction | None, *, discount: float, level: float
 ) -> Comparison:
     """A policy beside the behaviour: `gain`, and what both are worth.
 
@@ -102,28 +100,28 @@ def compare(
     Raises:
         ValueError: As there.
     """
-    asked = {
-        "behaviour": behaviour,
-        "learnt": partial(_with_values, weighted_terms, critic),
-        "gain": partial(_with_values, improvement, critic),
+
+    def learnt(log: Logged) -> Terms:
+        values = values_of(log.batch, critic)
+        return weighted_doubly_robust.terms(log.sample, values, values)
+
+    asked: dict[str, Estimator] = {
+        "behaviour": lambda log: behaviour.terms(log.sample),
+        "learnt": learnt,
+        "gain": _gain(critic),
     }
-    found = _ask(asked, part, policy, discount, level)
+    answers = _ask(asked, part, policy, discount, level)
     return Comparison(
         level=level,
-        behaviour=found.estimates["behaviour"],
-        learnt=found.estimates["learnt"],
-        gain=found.gain,
+        behaviour=answers.estimates["behaviour"],
+        learnt=answers.estimates["learnt"],
+        gain=answers.gain,
     )
 
 
-def _with_values(
-    terms: Callable[[Sample, Tensor], Terms], critic: Critic | None, sample: Sample
-) -> Terms:
-    """Terms of a sample and of a value function's values, which are 0 without one."""
-    if critic is None:
-        return terms(sample, torch.zeros_like(sample.rewards))
-    assert sample.batch is not None, "made of a batch"
-    return terms(sample, critic(sample.batch))
+def _gain(critic: ValueFunction | None) -> Estimator:
+    """`improvement` of logged episodes, with a value function's values."""
+    return lambda log: improvement(log.sample, values_of(log.batch, critic))
 
 
 class _Answers(NamedTuple):
@@ -143,16 +141,16 @@ def _ask(
     weights: list[Tensor] = []
     returns: list[tuple[float, float]] = []
 
-    def parts() -> Iterator[Sample]:
+    def parts() -> Iterator[Logged]:
         weights.clear()
         returns.clear()
-        for sample in samples(part, policy, discount=discount):
-            weights.append(sample.log_trajectory)
-            returns.append((float(sample.returns.min()), float(sample.returns.max())))
-            yield sample
+        for log in logged(part, policy, discount=discount):
+            weights.append(log.sample.log_trajectory)
+            returns.append((float(log.sample.returns.min()), float(log.sample.returns.max())))
+            yield log
 
-    found = estimate(parts, asked, interval=student_t, level=2 * level - 1)
-    for refusal in found.refusals.values():
+    answers = estimate(parts, asked, interval=student_t, level=2 * level - 1)
+    for refusal in answers.refusals.values():
         raise ValueError(refusal)
     log_weights = torch.cat(weights)
     reading = read(weight_health(log_weights)).total
@@ -160,7 +158,7 @@ def _ask(
     error = float(log_weights.expm1().std()) / len(log_weights) ** 0.5
     reading = replace(reading, standard_error=error)
     lowest, highest = zip(*returns, strict=True)
-    return _Answers(found.estimates, reading, max(highest) - min(lowest))
+    return _Answers(answers.estimates, reading, max(highest) - min(lowest))
 
 
 def weight_doubts(reading: WeightReading) -> tuple[str, ...]:

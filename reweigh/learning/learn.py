@@ -11,23 +11,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reweigh.data.episodes import Shares
+from reweigh.data.episodes import Shares, Unfinished
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.schema import TrajectorySchema
 from reweigh.data.trajectories import Trajectories
-from reweigh.learning.config import LearnConfig
+from reweigh.learning.config import EpochProgress, LearnConfig
 from reweigh.learning.division import AT_ONCE, HELD, Division
 from reweigh.learning.improvement import Comparison, Verdict, compare, judge
-from reweigh.learning.progress import EpochProgress
-from reweigh.learning.region import Distance
+from reweigh.learning.learner import Distance, objective_of
 from reweigh.learning.search import Search
 from reweigh.learning.start import (
     Counts,
     Start,
     require_learnable,
-    source_of,
     starting_policy,
+    whole_episodes,
 )
+from reweigh.recipes import ValueRecipe
 
 _SAME = 1e-4
 
@@ -49,6 +49,8 @@ class Learnt:
     start: Start
     """What it began with."""
     counts: Counts
+    unfinished: Unfinished
+    """Episodes without a start or an end, which were left out."""
     progress: tuple[EpochProgress, ...]
     notes: tuple[str, ...]
     """What the verdict rests on, and should be known beside it."""
@@ -59,14 +61,18 @@ def learn(
     behaviour: nn.Module | None = None,
     *,
     config: LearnConfig | None = None,
+    estimator: ValueRecipe | None = None,
 ) -> Learnt:
     """Improve a policy from a log alone, and test on episodes kept for it that it is better.
 
     Args:
-        log: Whole episodes with the log-probabilities of the policy that took the actions.
+        log: Episodes with the log-probabilities of the policy that took the actions; those without
+            a start or an end are left out and counted.
         behaviour: That policy, or the oldest of several: later ones may have been trained on the
             log. It is not changed. Without it one is estimated from the episodes to learn from.
         config: Options.
+        estimator: The value recipe that is maximised, in place of the one that `config` names; its
+            inputs may be `values` and `action_values`.
 
     Returns:
         The policy to use, and why. The same log and seed give the same one, bit for bit.
@@ -76,7 +82,7 @@ def learn(
             missing; the policy is of another space, far from what sampled the log, or a later one
             of several that did.
     """
-    steps = learning(log, behaviour, config=config)
+    steps = learning(log, behaviour, config=config, estimator=estimator)
     while True:
         try:
             next(steps)
@@ -89,6 +95,7 @@ def learning(
     behaviour: nn.Module | None = None,
     *,
     config: LearnConfig | None = None,
+    estimator: ValueRecipe | None = None,
     description: str | None = None,
     at_once: int = AT_ONCE,
     held: int = HELD,
@@ -99,6 +106,7 @@ def learning(
         log: As there.
         behaviour: As there.
         config: As there.
+        estimator: As there.
         description: Of the behaviour, as `acting.policy.build` reads it.
         at_once: Steps of the log that are read at once.
         held: Steps up to which a log is held in memory, which changes no number.
@@ -108,15 +116,16 @@ def learning(
     """
     config = LearnConfig() if config is None else config
     config.validate()
+    objective = objective_of(config.estimator if estimator is None else estimator)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        source, steps = source_of(log)
+        source, steps, unfinished = whole_episodes(log)
         shares = Shares(config.validation, config.test, config.seed)
         division = Division.of(source, shares, steps=steps, at_once=at_once, held=held)
         counts = require_learnable(division, discount=config.discount)
         start = starting_policy(behaviour, division, config, description)
-        search = Search(start.policy, division, counts.test, config)
+        search = Search(start.policy, division, counts.test, config, objective)
         progress: list[EpochProgress] = []
         for epoch in search.epochs():
             progress.append(epoch)
@@ -130,6 +139,7 @@ def learning(
             candidate=search.candidate,
             start=start,
             counts=counts,
+            unfinished=unfinished,
             progress=tuple(progress),
             notes=tuple(_notes(source.schema, start, search.began)),
         )

@@ -8,10 +8,9 @@ from copy import deepcopy
 from torch import nn
 
 from reweigh.core.returns import reward_to_go
-from reweigh.learning.config import LearnConfig
-from reweigh.learning.critic import Critic, fitted_critic
+from reweigh.learning.config import EpochProgress, LearnConfig
+from reweigh.learning.critic import ValueFunction, fitted_critic, unit_of
 from reweigh.learning.division import Division
-from reweigh.learning.estimators import ESTIMATORS
 from reweigh.learning.improvement import (
     Gain,
     expected_doubts,
@@ -20,15 +19,12 @@ from reweigh.learning.improvement import (
     predicted_bound,
     within_a_sentence,
 )
-from reweigh.learning.learner import Learner, learn_pass
-from reweigh.learning.progress import EpochProgress
-from reweigh.learning.region import Distance, measure
-from reweigh.learning.units import unit_of
+from reweigh.learning.learner import Distance, LearningPolicy, Objective, learn_pass, measure
 
 _HALVINGS = 3
 _FASTER, _SLOWER = 4.0, 0.5
 _HIGHEST_RATE = 0.1
-_OPTION = {"ess": "min_ess", "kl": "max_kl"}
+_OPTION = {"ess": "min_episode_ess", "kl": "max_kl_from_behaviour"}
 
 
 class Search:
@@ -43,7 +39,14 @@ class Search:
         began: how far the policy was from the behaviour at first.
     """
 
-    def __init__(self, policy: nn.Module, division: Division, test: int, config: LearnConfig):
+    def __init__(
+        self,
+        policy: nn.Module,
+        division: Division,
+        test: int,
+        config: LearnConfig,
+        objective: Objective,
+    ):
         """Search from a policy on.
 
         Args:
@@ -51,13 +54,13 @@ class Search:
             division: The episodes; those of the test are not looked at.
             test: How many these are.
             config: Options.
+            objective: What is maximised.
 
         Raises:
             ValueError: The policy is of another space, has nothing to learn, or is beyond the trust
                 region.
         """
-        self.division, self.test, self.config = division, test, config
-        self.estimator = ESTIMATORS[config.estimator]
+        self.division, self.test, self.config, self.objective = division, test, config, objective
         self.candidate: nn.Module | None = None
         self.deviation = self._deviation()
         self.best_bound = 0.0
@@ -66,8 +69,8 @@ class Search:
         self.stood, self.limits = 0, set[str]()
         self.began = self.here = self._measure(policy)
         self._require_inside()
-        self.critic = self._fitted_critic() if self.estimator.critic else None
-        self.learner = Learner.create(deepcopy(policy))
+        self.critic = self._fitted_critic() if objective.needs_values else None
+        self.learner = LearningPolicy.create(deepcopy(policy))
         self.good = deepcopy(self.learner)
         self.clock = time.perf_counter()
 
@@ -207,17 +210,17 @@ class Search:
 
     def _measure(self, policy: nn.Module) -> Distance:
         return measure(
-            self.division.training, policy, self.estimator, discount=self.config.discount
+            self.division.training, policy, self.objective, discount=self.config.discount
         )
 
     def _pass(self, number: int) -> float:
         return learn_pass(
             self.learner,
             self.division.training,
-            self.estimator.objective,
+            self.objective,
             self.critic,
             discount=self.config.discount,
-            unit=1.0 if self.estimator.of_steps else self.deviation,
+            unit=1.0 if self.objective.of_steps else self.deviation,
             count=self.config.minibatches,
             seed=(self.config.seed, number),
         )
@@ -229,7 +232,7 @@ class Search:
         returns = rewards[first.segments.is_first]
         return unit_of(returns, size=float(returns.abs().max()))
 
-    def _fitted_critic(self) -> Critic:
+    def _fitted_critic(self) -> ValueFunction:
         return fitted_critic(
             self.division.training,
             self.division.validation,

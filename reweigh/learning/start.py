@@ -1,5 +1,12 @@
-"""Where learning begins: what the log must hold, and the policy that is to be improved."""
+"""Where learning begins: what the log must hold, and the policy that is to be improved.
 
+A policy that was trained on episodes of the log takes the actions that were lucky in them, also in
+those that are to test it, and a test would show an improvement that is chance. So the policy to
+begin with must be the oldest that sampled the log, or be said to be unknown.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +17,29 @@ from reweigh.behaviour import estimate_behaviour
 from reweigh.core.returns import reward_to_go
 from reweigh.core.weights.psis import LEAST_COUNT
 from reweigh.data.batch import Batch
-from reweigh.data.episodes import Episodes, InMemory
+from reweigh.data.episodes import (
+    Chosen,
+    Episodes,
+    InMemory,
+    Unfinished,
+    is_whole,
+    leave_out_unfinished,
+)
 from reweigh.data.log import TrajectoryLog
 from reweigh.data.trajectories import Trajectories
+from reweigh.evaluation.logged import no_whole_episode
+from reweigh.evaluation.policies import log_prob
 from reweigh.learning.config import LearnConfig
-from reweigh.learning.division import Division
-from reweigh.learning.origin import Origin, origin_of, versions_of
-from reweigh.learning.units import ROUNDING
+from reweigh.learning.critic import ROUNDING
+from reweigh.learning.division import AT_ONCE, Division
 
 LEAST_TEST = 50
 """Test episodes below which no improvement is believed: the least effective sample size."""
 
 _FOLDS = 2
+_SAME = 1e-3
+"""Nats per step up to which log-probabilities are of one policy: float32, or a few decimals."""
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -47,7 +65,7 @@ class Start:
 
 
 def require_learnable(division: Division, *, discount: float) -> Counts:
-    """Check that there is something to learn from, to choose on and to test on.
+    """Requires enough to learn from, to choose on and to test on, and counts it.
 
     Raises:
         ValueError: Too few episodes; log-probabilities are missing; a number is NaN or infinite;
@@ -64,7 +82,7 @@ def require_learnable(division: Division, *, discount: float) -> Counts:
                 returns += _range_of_returns(batch, discount)
     if min(counts) < LEAST_COUNT or counts[2] < LEAST_TEST:
         raise ValueError(
-            f"the log has {sum(counts)} episodes, of which {counts[0]} would be learnt from, "
+            f"the log has {sum(counts)} whole episodes, of which {counts[0]} would be learnt from, "
             f"{counts[1]} choose and {counts[2]} test, and it takes at least {LEAST_COUNT}, "
             f"{LEAST_COUNT} and {LEAST_TEST}: collect more episodes, or give other shares with "
             "--validation and --test"
@@ -119,25 +137,80 @@ def starting_policy(
     """
     if behaviour is not None:
         policy = deepcopy(behaviour).eval()
-        unseen = origin_of(policy, division) is Origin.FIRST
+        unseen = is_oldest_policy(policy, division)
         return Start(policy, description, estimated=False, unseen=unseen)
-    found = estimate_behaviour(division.training, folds=_FOLDS, seed=config.seed)
-    unseen = len(versions_of(division)) == 1  # later ones may have acted on what earlier ones saw
-    return Start(found.policy.eval(), found.policy_description, estimated=True, unseen=unseen)
+    fitted = estimate_behaviour(division.training, folds=_FOLDS, seed=config.seed)
+    # Of several policies, later ones may have been trained on the episodes of earlier ones.
+    unseen = len(versions_of(division)) == 1
+    return Start(fitted.policy.eval(), fitted.policy_description, estimated=True, unseen=unseen)
 
 
-def source_of(log: TrajectoryLog | Trajectories | str | Path) -> tuple[Episodes, int]:
-    """A log as a source, and how many steps it has; what is appended later is not in it.
+def whole_episodes(
+    log: TrajectoryLog | Trajectories | str | Path,
+) -> tuple[Episodes, int, Unfinished]:
+    """The whole episodes of a log as it is now, their steps, and what was left out.
 
     Raises:
-        ValueError: It holds nothing; the folder is no log.
+        ValueError: The log has no whole episode; the folder is no log.
     """
     if isinstance(log, Trajectories):
-        source, steps = InMemory(log), log.steps
+        whole, unfinished = leave_out_unfinished(log)
+        source, steps = InMemory(whole), log.steps
     else:
-        opened = log if isinstance(log, TrajectoryLog) else TrajectoryLog.open(log)
-        source = opened.at_present()
-        steps = source.summary().steps
-    if steps == 0:
-        raise ValueError("the log is empty: there are no episodes to learn from")
-    return source, steps
+        opened = (log if isinstance(log, TrajectoryLog) else TrajectoryLog.open(log)).at_present()
+        source, steps = Chosen(opened, is_whole), opened.summary().steps
+        pieces = opened.stream_episodes(max_steps=AT_ONCE)
+        counts = [leave_out_unfinished(piece)[1] for piece in pieces]
+        unfinished = Unfinished(*(sum(column) for column in zip(*counts, strict=True)))
+    if steps == unfinished.steps:
+        raise no_whole_episode(unfinished)
+    return source, steps - unfinished.steps, unfinished
+
+
+def versions_of(division: Division) -> list[int]:
+    """The versions of the policies that sampled a log, oldest first."""
+    versions: set[int] = set()
+    for batch in _batches(division):
+        versions.update(batch.policy_version.unique().tolist())
+    return sorted(versions)
+
+
+def is_oldest_policy(policy: nn.Module, division: Division) -> bool:
+    """Whether a policy sampled the log or its oldest part, by the recorded log-probabilities.
+
+    Then it has seen no rewards of the log. Of the test episodes only observations and actions are
+    read.
+
+    Returns:
+        False for a policy that sampled no part, of which nothing is known.
+
+    Raises:
+        ValueError: It sampled a later part, and may have been trained on what came before; it is of
+            another space, or gives NaN.
+    """
+    totals: dict[int, float] = defaultdict(float)
+    counts: dict[int, int] = defaultdict(int)
+    for batch in _batches(division):
+        difference = (log_prob(policy, batch) - batch.log_prob_behaviour).abs()
+        for version in batch.policy_version.unique().tolist():
+            mine = batch.policy_version == version
+            totals[version] += float(difference[mine].sum())
+            counts[version] += int(mine.sum())
+    distances = {version: totals[version] / counts[version] for version in sorted(totals)}
+    closest, oldest = min(distances, key=lambda v: distances[v]), min(distances)
+    if not distances[closest] <= _SAME:
+        return False
+    # Versions that differ by rounding alone are one policy.
+    if distances[oldest] <= 2 * distances[closest] + _ROUNDING:
+        return True
+    raise ValueError(
+        f"the policy to begin with is the one that sampled the steps of version {closest} in the "
+        f"log, and may have been trained on the log's episodes of version {oldest}, so that a test "
+        f"on them would prove nothing: begin with version {oldest}, or learn from a log that holds "
+        f"the episodes of version {closest} alone"
+    )
+
+
+def _batches(division: Division) -> Iterator[Batch]:
+    for part in (division.training, division.validation, division.test):
+        yield from part.batches()

@@ -4,8 +4,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from reweigh.evaluation.estimates import Evaluation
-from reweigh.evaluation.profile import LIMIT
+from reweigh.evaluation.estimates import LIMIT, Evaluation
 from reweigh.report import evaluation_charts as charts
 from reweigh.report import evaluation_wording as said
 from reweigh.report.charts import weight_histogram

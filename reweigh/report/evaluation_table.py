@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from reweigh.evaluation.estimates import Evaluation
-from reweigh.evaluation.profile import LIMIT
+from reweigh.evaluation.estimates import LIMIT, Evaluation
 from reweigh.report import evaluation_wording as said
 from reweigh.report.wording import GAP, as_json, cells, print_list, say
 
@@ -59,6 +58,7 @@ def evaluation_json(evaluation: Evaluation) -> str:
     content["estimates"] = {
         name: {**asdict(e), "believable": e.believable} for name, e in evaluation.estimates.items()
     }
+    content["unfinished"] = evaluation.unfinished._asdict()
     content["weight_histogram_log10_range"] = [-LIMIT, LIMIT]
     content["look_first"] = None if chosen is None else chosen.method
     content["beside_behaviour"] = None if chosen is None else said.standing(evaluation, chosen)

@@ -3,9 +3,8 @@
 import math
 from typing import Literal, NamedTuple
 
+from reweigh import recipes
 from reweigh.data.schema import MISSING, RECORDED
-from reweigh.evaluation import importance
-from reweigh.evaluation.doubly_robust import weighted_doubly_robust
 from reweigh.evaluation.estimates import Estimate, Evaluation
 from reweigh.report.wording import (
     counted,
@@ -17,16 +16,16 @@ from reweigh.report.wording import (
     unfinished_note,
 )
 
-BEHAVIOUR = importance.behaviour.__name__
+BEHAVIOUR = recipes.behaviour.name
 _ROUNDING = 1e-9
-FROM_BELOW = importance.truncated.__name__
+FROM_BELOW = recipes.truncated_importance_sampling.name
 SELF_NORMALISED = {
-    f.__name__
-    for f in (
-        importance.weighted_importance_sampling,
-        importance.weighted_per_decision,
-        importance.pareto_smoothed,
-        weighted_doubly_robust,
+    recipe.name
+    for recipe in (
+        recipes.weighted_importance_sampling,
+        recipes.weighted_per_decision,
+        recipes.pareto_smoothed,
+        recipes.weighted_doubly_robust,
     )
 }
 INTERVALS = {
@@ -59,7 +58,8 @@ def basis(evaluation: Evaluation) -> str:
     )
     made = INTERVALS.get(evaluation.interval, f"by {evaluation.interval}")
     left_out = evaluation.unfinished
-    note = "" if left_out is None else f" {unfinished_note(*left_out)}."
+    of_episodes = evaluation.episodes + left_out.episodes
+    note = f" {unfinished_note(*left_out, of_episodes)}." if left_out.episodes else ""
     return (
         f"From {counted(evaluation.episodes, 'logged episode')} "
         f"({counted(evaluation.steps, 'step')}), {discount}; {percent(evaluation.level)} intervals "

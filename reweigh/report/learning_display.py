@@ -4,9 +4,8 @@ from collections.abc import Generator, Iterator, Sequence
 
 from rich.console import Console
 
-from reweigh.learning.config import LearnConfig
+from reweigh.learning.config import EpochProgress, LearnConfig
 from reweigh.learning.learn import Learnt
-from reweigh.learning.progress import EpochProgress
 from reweigh.report.screen import Graphics, LiveDisplay, Row
 from reweigh.report.wording import counted, duration
 
@@ -81,10 +80,10 @@ def rows(
     objective = graphics.curve([p.objective for p in history])
     yield "objective", objective, f"{now.objective:.4g}", config.estimator
     yield from _validation_rows(history, graphics)
-    ess = graphics.ess(now.ess, least=config.min_ess)
-    yield "ESS", ess, f"{now.ess:.0%}", f"at least {config.min_ess:.0%}"
-    moved = graphics.curve([p.kl for p in history], top=config.max_kl)
-    yield "KL", moved, f"{now.kl:.3f} of {config.max_kl:g}", "nats per step"
+    ess = graphics.ess(now.ess, least=config.min_episode_ess)
+    yield "ESS", ess, f"{now.ess:.0%}", f"at least {config.min_episode_ess:.0%}"
+    moved = graphics.curve([p.kl for p in history], top=config.max_kl_from_behaviour)
+    yield "KL", moved, f"{now.kl:.3f} of {config.max_kl_from_behaviour:g}", "nats per step"
     undone = [p for p in history if p.undone is not None]
     if undone:
         last = f"epoch {undone[-1].epoch}: {UNDONE[undone[-1].undone or '']}"

@@ -19,6 +19,7 @@ from reweigh.report.wording import (
     print_places,
     print_table,
     say,
+    unfinished_note,
 )
 
 
@@ -67,6 +68,7 @@ def learnt_json(learnt: Learnt, *, folder: Path | None = None) -> str:
         "verdict": learnt.verdict,
         "comparison": None if learnt.comparison is None else asdict(learnt.comparison),
         "episodes": asdict(learnt.counts),
+        "unfinished": learnt.unfinished._asdict(),
         "notes": learnt.notes,
         "epochs": [asdict(epoch) for epoch in learnt.progress],
     }
@@ -98,6 +100,10 @@ def _sentences(learnt: Learnt) -> Iterator[str]:
         f"{counted(len(learnt.progress), 'epoch')}; {counts.validation:,} others chose among the "
         f"policies, and {counts.test:,} were kept for the test."
     )
+    episodes, steps = learnt.unfinished
+    if episodes:
+        of_episodes = counts.training + counts.validation + counts.test + episodes
+        yield f"{unfinished_note(episodes, steps, of_episodes)}."
     tested = [p.epoch for p in learnt.progress if p.best]
     if tested:
         yield f"What was tested is the policy of epoch {tested[-1]}."
