@@ -3,8 +3,7 @@
 import math
 from dataclasses import replace
 
-from reweigh.evaluation.estimates import Estimate, Evaluation
-from reweigh.evaluation.estimates import BINS
+from reweigh.evaluation.estimates import BINS, Estimate, Evaluation
 
 K_HAT = "k-hat is 0.93, above 0.67, the limit for 1000 episodes: standard errors are unreliable."
 MODEL = "It rests on a model that was fitted to the log, and no weight tells whether that is right."

@@ -7,18 +7,18 @@ from functools import partial
 import pytest
 import torch
 from evaluation_samples import by_loops, sample
+from reweigh.evaluation.parallel import ordered_map
+from reweigh.evaluation.sample import Sample
 from torch import nn
 from torch.distributions import Categorical, Independent, Normal
 
 import reweigh as rw
 from reweigh.data.batch import Batch
 from reweigh.evaluation import importance
+from reweigh.evaluation.estimates import WeightProfile, merge_profiles
 from reweigh.evaluation.estimating import estimate
 from reweigh.evaluation.intervals import bootstrap, student_t
-from reweigh.evaluation.parallel import ordered_map
 from reweigh.evaluation.policies import act, log_prob
-from reweigh.evaluation.estimates import WeightProfile, merge_profiles
-from reweigh.evaluation.sample import Sample
 
 BY_PARTS = {
     getattr(f, "func", f).__name__: f
