@@ -12,18 +12,17 @@ from scope_rl.ope.discrete import (
     TrajectoryWiseImportanceSampling,
 )
 
-from reweigh import Segments, log_ratios, returns
+from reweigh import Segments, log_ratios, recipes, returns
+from reweigh.core.sample import Sample
 from reweigh.core.terms import Terms, influence, totals
-from reweigh.evaluation import importance
 from reweigh.evaluation.intervals import Evidence, hoeffding, student_t
-from reweigh.evaluation.sample import Sample
 
 EPISODES, STEPS, ACTIONS, DISCOUNT = 40, 6, 3, 0.9
 PAIRS = [
-    (TrajectoryWiseImportanceSampling, importance.importance_sampling),
-    (PerDecisionImportanceSampling, importance.per_decision),
-    (SelfNormalizedTIS, importance.weighted_importance_sampling),
-    (SelfNormalizedPDIS, importance.weighted_per_decision),
+    (TrajectoryWiseImportanceSampling, recipes.importance_sampling),
+    (PerDecisionImportanceSampling, recipes.per_decision),
+    (SelfNormalizedTIS, recipes.weighted_importance_sampling),
+    (SelfNormalizedPDIS, recipes.weighted_per_decision),
 ]
 
 
@@ -56,10 +55,10 @@ class Logged:
 
     def sample(self):
         return Sample(
-            torch.from_numpy(self.reward),
             torch.from_numpy(self.taken(self.target)).log(),
             torch.from_numpy(self.taken(self.behaviour)).log(),
             Segments.packed([self.steps] * (len(self.reward) // self.steps)),
+            torch.from_numpy(self.reward),
             DISCOUNT,
         )
 
@@ -68,8 +67,8 @@ class Logged:
 @pytest.mark.parametrize(("peer", "ours"), PAIRS)
 def test_estimators(agree, seed, peer, ours):
     log = Logged(seed)
-    found = totals(ours(log.sample())).value
-    name = f"evaluation.importance.{ours.__name__}(...)"
+    found = ours.estimate(log.sample())
+    name = f"recipes.{ours.name}.estimate(...)"
     agree("scope-rl", f"`{peer.__name__}`", name, found, log.theirs(peer))
 
 
@@ -111,7 +110,7 @@ def test_small_weights(differ):
     log.reward = np.ones(EPISODES * 40)
     right = sum(DISCOUNT**t for t in range(40))
     theirs = log.theirs(SelfNormalizedTIS)
-    ours = float(totals(importance.weighted_importance_sampling(log.sample())).value)
+    ours = float(recipes.weighted_importance_sampling.estimate(log.sample()))
     assert ours == pytest.approx(right) and theirs < 0.02 * right
     differ(
         "scope-rl",
