@@ -27,17 +27,14 @@ from problems import ending, model_fail, model_win
 from simulated import Problem
 from torch import Tensor
 
+from reweigh import recipes
 from reweigh.core.diagnostics import doubts, read, weight_health
 from reweigh.core.terms import Terms, influence, totals
 from reweigh.data import Batch
-from reweigh.evaluation import importance, intervals
-from reweigh.evaluation.doubly_robust import (
-    direct_method,
-    doubly_robust,
-    weighted_doubly_robust,
-)
+from reweigh.evaluation import intervals
 from reweigh.evaluation.intervals import ConfidenceInterval, Evidence
-from reweigh.evaluation.sample import Sample
+from reweigh.evaluation.logged import Logged
+from reweigh.evaluation.methods import Estimator, direct_method, estimator_of
 from reweigh.evaluation.state_marginal import tabular_marginal
 
 LEVEL = 0.95
@@ -57,8 +54,6 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "ModelFail": model_fail,
 }
 """Mean squared trajectory weights: 1.2, 8.9 and 42."""
-
-Estimator = Callable[[Sample], Terms]
 
 
 @dataclass(frozen=True)
@@ -87,22 +82,21 @@ class Coverage:
 def estimators(problem: Problem, episodes: int) -> dict[str, Estimator]:
     """Those whose intervals are asked; what truncates does so at the largest possible weight."""
     lowest, _ = return_range(problem)
-    named: dict[str, Estimator] = {
-        f.__name__: f
-        for f in (
-            importance.behaviour,
-            importance.importance_sampling,
-            importance.per_decision,
-            importance.weighted_importance_sampling,
-            importance.weighted_per_decision,
-            importance.pareto_smoothed,
-        )
-    }
-    named["truncated"] = partial(
-        importance.truncated, maximum=largest_weight(problem), lowest_return=lowest
+    bounded = recipes.truncated_importance_sampling.bind(
+        maximum=largest_weight(problem), lowest_return=lowest
     )
-    named["doubly_robust"] = doubly_robust
-    named["weighted_doubly_robust"] = weighted_doubly_robust
+    asked = (
+        recipes.behaviour,
+        recipes.importance_sampling,
+        recipes.per_decision,
+        recipes.weighted_importance_sampling,
+        recipes.weighted_per_decision,
+        recipes.pareto_smoothed,
+        bounded,
+        recipes.doubly_robust,
+        recipes.weighted_doubly_robust,
+    )
+    named = {recipe.name: estimator_of(recipe) for recipe in asked}
     if problem.states_are_seen and episodes <= 500:
         named["direct_method"] = direct_method
         named["tabular_marginal"] = tabular_marginal
@@ -112,7 +106,7 @@ def estimators(problem: Problem, episodes: int) -> dict[str, Estimator]:
 def intervals_of(estimator: str, problem: Problem) -> dict[str, ConfidenceInterval]:
     """Those that apply to an estimator."""
     lowest, highest = return_range(problem)
-    if estimator == "truncated":
+    if estimator == "truncated_importance_sampling":
         known = {
             "lowest": lowest,
             "highest": lowest + largest_weight(problem) * (highest - lowest),
@@ -151,10 +145,10 @@ def _extreme(problem: Problem, gains: np.ndarray, discount: float) -> float:
     return float(value[:-1][problem.start > 0].max())
 
 
-def samples(problem: Problem, episodes: int, logs: range) -> Iterator[Sample]:
+def samples(problem: Problem, episodes: int, logs: range) -> Iterator[Logged]:
     """Independent logs of the problem's behaviour, by their numbers."""
     log = problem.sample(len(logs) * episodes, seed=1_000_003 * episodes + logs.start)
-    whole = Sample.of(Batch.of(log), problem.policy(), discount=problem.discount)
+    whole = Logged.of(Batch.of(log), problem.policy(), discount=problem.discount)
     for part in torch.arange(len(whole)).split(episodes):
         yield whole.select(part)
 

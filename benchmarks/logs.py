@@ -27,9 +27,8 @@ import torch
 
 import reweigh as rw
 from reweigh.evaluation.estimating import estimate
-from reweigh.evaluation.importance import weighted_per_decision
 from reweigh.evaluation.intervals import student_t
-from reweigh.evaluation.sample import Sample
+from reweigh.recipes.values import weighted_per_decision
 
 EPISODES_AT_ONCE = 1000
 LISTS = ("rewards", "log_probs_target", "log_probs_behaviour")
@@ -59,17 +58,17 @@ def write(path: Path, steps: int, seed: int = 0) -> None:
             written += count
 
 
-def read(path: Path) -> Iterator[Sample]:
+def read(path: Path) -> Iterator[rw.Sample]:
     """The file's episodes, some at a time."""
     with pq.ParquetFile(path, pre_buffer=False) as file:
         for group in range(file.num_row_groups):
             (rows,) = file.read_row_group(group).to_batches()
             flat = {name: torch.from_dlpack(rows.column(name).flatten()) for name in LISTS}
-            yield Sample(
-                flat["rewards"],
+            yield rw.Sample(
                 flat["log_probs_target"],
                 flat["log_probs_behaviour"],
                 rw.Segments.packed(torch.from_dlpack(rows.column("length"))),
+                flat["rewards"],
                 discount=0.99,
             )
 

@@ -215,10 +215,13 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--estimator", default=LearnConfig.estimator)
-    parser.add_argument("--min-ess", type=float, default=LearnConfig.min_ess)
+    parser.add_argument("--min-episode-ess", type=float, default=LearnConfig.min_episode_ess)
     asked = parser.parse_args()
     config = LearnConfig(
-        estimator=asked.estimator, min_ess=asked.min_ess, hidden=(32,), minibatches=2
+        estimator=asked.estimator,
+        min_episode_ess=asked.min_episode_ess,
+        hidden=(32,),
+        minibatches=2,
     )
     print(
         "| problem | logs | improvement claimed | claimed and true | share of the gain | epochs | |"

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 import reweigh as rw
-from reweigh.evaluation.sample import Sample
+from reweigh.core.sample import Sample
+from reweigh.data.batch import steps_of
 
 
 def sample(lengths, seed=0, *, spread=0.4, discount=0.9, drift=0.0) -> Sample:
@@ -20,6 +21,18 @@ def sample(lengths, seed=0, *, spread=0.4, discount=0.9, drift=0.0) -> Sample:
         log_prob_behaviour=torch.from_numpy(behaviour),
         segments=rw.Segments.packed(lengths),
         discount=discount,
+    )
+
+
+def select(s: Sample, episodes) -> Sample:
+    """The given episodes of a packed sample, in the given order."""
+    steps = steps_of(s.segments, episodes)
+    return Sample(
+        log_prob_target=s.log_prob_target[steps],
+        log_prob_behaviour=s.log_prob_behaviour[steps],
+        segments=rw.Segments.packed(s.segments.lengths[episodes]),
+        rewards=s.rewards[steps],
+        discount=s.discount,
     )
 
 

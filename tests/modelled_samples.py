@@ -5,7 +5,7 @@ expectations, and an estimator that is exact in expectation is exact.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -13,10 +13,12 @@ from marginal_samples import simulate
 from torch import nn
 from torch.distributions import Categorical
 
+from reweigh import recipes
 from reweigh.core.segments import Segments
 from reweigh.core.terms import influence, totals
 from reweigh.data import Batch
-from reweigh.evaluation.sample import Sample
+from reweigh.evaluation.logged import Logged
+from reweigh.evaluation.methods import with_critic
 
 
 class Table(nn.Module):
@@ -39,7 +41,25 @@ def standard_error(terms):
     return float(parts.std()) / len(parts) ** 0.5
 
 
-def sample_of(
+def doubly_robust(log, **options):
+    return with_critic(recipes.doubly_robust, **options)(log)
+
+
+def weighted_doubly_robust(log, **options):
+    return with_critic(recipes.weighted_doubly_robust, **options)(log)
+
+
+def with_rewards(log, rewards):
+    return Logged.of(replace(log.batch, rewards=rewards), log.policy, discount=log.sample.discount)
+
+
+def without_behaviour(log):
+    """The same log, of which nobody recorded the behaviour's log-probabilities."""
+    missing = replace(log.batch, log_prob_behaviour=torch.full_like(log.batch.rewards, torch.nan))
+    return Logged.of(missing, log.policy, discount=log.sample.discount)
+
+
+def logged(
     observations,
     actions,
     rewards,
@@ -52,7 +72,7 @@ def sample_of(
     version=0,
     discount=1.0,
 ):
-    """A sample from tensors, one after the other; recorded log-probs are the policy's if none."""
+    """A log from tensors, one after the other; recorded log-probs are the policy's if none."""
     n = len(lengths)
     if log_probs is None:
         log_probs = policy(observations).log_prob(actions)
@@ -71,13 +91,13 @@ def sample_of(
         truncated=~terminated,
         episode=torch.arange(n) + 7,
     )
-    return Sample.of(batch, policy, discount=discount)
+    return Logged.of(batch, policy, discount=discount)
 
 
 def simulated(given, seed, *, episodes, horizon, discount=0.9, cut=0.0, target=None):
     """Episodes of a problem of `marginal_samples`; `cut` truncates at random."""
     x = simulate(given, seed, episodes=episodes, horizon=horizon, cut=cut)
-    return sample_of(
+    return logged(
         x.states,
         x.actions,
         x.rewards,
@@ -103,7 +123,7 @@ def true_value(given, *, horizon, discount=0.9, cut=0.0):
 class Population:
     """Two states, two actions, three steps; every probability is a multiple of a quarter."""
 
-    sample: Sample
+    log: Logged
     value: float
     """Of the target, by dynamic programming."""
     action_values: torch.Tensor
@@ -135,13 +155,13 @@ def _trajectories(state, times, behaviour):
 
 @cache
 def population(behaviour=BEHAVIOUR):
-    """The population of a behaviour, in quarters by state and action, as a sample."""
+    """The population of a behaviour, in quarters by state and action, as a log."""
     found = [x for state in (0, 1) for x in _trajectories(state, HORIZON, behaviour)]
     common = math.gcd(*[x[1] for x in found])
     repeated = [x for x in found for _ in range(x[1] // common)]
     steps = torch.tensor([step for x in repeated for step in x[0]])
     chances = torch.tensor(behaviour).double() / 4
-    sample = sample_of(
+    log = logged(
         steps[:, 0],
         steps[:, 1],
         REWARDS[steps[:, 0], steps[:, 1]],
@@ -162,4 +182,4 @@ def population(behaviour=BEHAVIOUR):
         for _ in range(HORIZON - 1):
             d.append(d[-1] @ torch.einsum("sa,sau->su", policy, moves))
         flows.append(torch.stack(d))
-    return Population(sample, float(v.mean()), torch.stack(q[::-1]), flows[0] / flows[1])
+    return Population(log, float(v.mean()), torch.stack(q[::-1]), flows[0] / flows[1])

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from reweigh.data.episodes import Unfinished
 from reweigh.evaluation.estimates import BINS, Estimate, Evaluation
 
 K_HAT = "k-hat is 0.93, above 0.67, the limit for 1000 episodes: standard errors are unreliable."
@@ -54,7 +55,7 @@ LOST = estimate(
     "per_decision", NAN, NAN, low=NAN, high=NAN, effective_sample_size=0.0, k_hat=INF,
     warnings=("The tail of 1 episodes cannot be judged.",),
 )  # fmt: skip
-OPEN = estimate("truncated", 3.0, INF, low=-INF, high=INF, warnings=(K_HAT,))
+OPEN = estimate("truncated_importance_sampling", 3.0, INF, low=-INF, high=INF, warnings=(K_HAT,))
 ALONE = without_weights("behaviour", 7.0, NAN, low=NAN, high=NAN, episodes=1)
 
 
@@ -69,6 +70,7 @@ def evaluation(*estimates, **changes) -> Evaluation:
             "doubly_robust": "there is one episode",
             "weighted_doubly_robust": "there is one episode",
         },
+        unfinished=Unfinished(0, 0),
         environment="CartPole-v1",
         episodes=1000,
         steps=20000,

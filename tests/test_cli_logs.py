@@ -182,13 +182,12 @@ class Appending(Half):
 appending = Appending()
 
 
-def test_what_is_appended_while_evaluate_reads_twice_is_not_read(reweigh, log, monkeypatch):
-    from reweigh.evaluation import evaluate as module
+def test_what_is_appended_while_evaluate_reads_twice_is_not_read(reweigh, log):
+    from reweigh.evaluation.evaluate import evaluate
 
-    monkeypatch.setattr(module, "IN_MEMORY", 0)
-    monkeypatch.setattr(module, "_PART", 300)
-    expected = reweigh("evaluate", log, f"{__name__}:half", "--json")
-    assert reweigh("evaluate", log, f"{__name__}:appending", "--json") == expected
+    opened = TrajectoryLog.open(log)
+    expected = evaluate(opened, half, held=1200)
+    assert evaluate(opened, appending, held=1200) == expected
     assert TrajectoryLog.open(log).summary().episodes == 1200
 
 
@@ -200,12 +199,13 @@ def test_intervals_by_concentration_need_the_range_of_returns(reweigh, log):
     code, out, _ = reweigh(*asked, "--return-range", "-1", "4", "--maximum-weight", "2")
     found = json.loads(out)["estimates"]
     assert code == 0
-    assert set(found) == {"behaviour", "truncated"}
+    assert set(found) == {"behaviour", "truncated_importance_sampling"}
     code, _, err = reweigh(*asked, "--return-range", "-1", "4", "--method", "per-decision")
     assert (code, err.count("\n")) == (2, 1)
-    assert "there are behaviour, truncated" in err
+    assert "there are behaviour, truncated_importance_sampling" in err
     half = 10 * np.sqrt(np.log(40) / 1200)
-    assert found["truncated"]["high"] - found["truncated"]["value"] == pytest.approx(half)
+    bounded = found["truncated_importance_sampling"]
+    assert bounded["high"] - bounded["value"] == pytest.approx(half)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,10 @@ def test_intervals_by_concentration_need_the_range_of_returns(reweigh, log):
         (("--discount", "2"), "discount must lie in"),
         (("--version", "7"), "has no policy 7"),
         (("--method", "balance-heuristic"), "is not a method for this log"),
-        (("--method", "behaviour", "truncated"), "truncated does not apply: an episode returned"),
+        (
+            ("--method", "behaviour", "truncated_importance_sampling"),
+            "sampling does not apply: an episode returned",
+        ),
     ],
 )
 def test_what_evaluate_refuses(reweigh, log, words, said):
@@ -333,7 +336,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(rewe
     [
         (("--threads", "100000"), "threads is 100000; it must be at most"),
         (("--seed", "18446744073709551616"), "it must be at most 18446744073709551615"),
-        (("--min-ess", "0.999999"), "min_ess is 0.999999, which leaves no room"),
+        (("--min-episode-ess", "0.999999"), "min_episode_ess is 0.999999, which leaves no room"),
     ],
 )
 def test_what_learn_refuses_leaves_nothing(reweigh, log, words, said):

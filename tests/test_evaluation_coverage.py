@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from problems import ending
 
+import reweigh as rw
 from reweigh.data import Batch
-from reweigh.evaluation.sample import Sample
 
 # By its path: a package of the same name measures which lines tests run.
 PATH = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
@@ -18,7 +18,7 @@ coverage = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(coverage)
 
 LOGS = range(300)
-CHOSEN = ("behaviour", "per_decision", "weighted_per_decision", "truncated")
+CHOSEN = ("behaviour", "per_decision", "weighted_per_decision", "truncated_importance_sampling")
 SPREAD = 2.6 * np.sqrt(0.95 * 0.05 / len(LOGS))  # of the share that 300 logs show
 
 
@@ -36,7 +36,7 @@ def test_asymptotic_intervals_hold_it_in_95_of_100(shares):
     episodes, found = shares
     seen = 0
     for (estimator, interval), row in found.items():
-        if estimator != "truncated":
+        if estimator != "truncated_importance_sampling":
             # A bootstrap of 200 resamples, or of 50 episodes, is a little short.
             slack = 0.03 if "bootstrap" in interval and episodes == 50 else 0.01
             assert 0.95 - SPREAD - slack < row.covered < 0.95 + SPREAD + 0.01, row
@@ -48,7 +48,7 @@ def test_asymptotic_intervals_hold_it_in_95_of_100(shares):
 def test_concentration_intervals_hold_it_in_95_of_100_at_least(shares):
     _, found = shares
     for interval in ("hoeffding", "empirical_bernstein"):
-        assert found["truncated", interval].covered >= 0.95
+        assert found["truncated_importance_sampling", interval].covered >= 0.95
 
 
 def test_intervals_become_narrower_by_the_root_of_the_episodes():
@@ -66,7 +66,7 @@ def test_returns_and_weights_reach_their_bounds_and_not_beyond():
     problem = ending(states=2, actions=2, horizon=3)
     lowest, highest = coverage.return_range(problem)
     batch = Batch.of(problem.sample(50_000, seed=0))
-    sample = Sample.of(batch, problem.policy(), discount=problem.discount)
+    sample = rw.sample_of(batch, problem.policy(), discount=problem.discount)
     assert float(sample.returns.min()) == pytest.approx(lowest)
     assert float(sample.returns.max()) == pytest.approx(highest)
     largest = coverage.largest_weight(problem)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from core_batches import close
 from marginal_samples import problem
-from modelled_samples import Table, population, sample_of, simulated
+from modelled_samples import Table, logged, population, simulated, with_rewards
 from torch import nn
 from torch.distributions import Beta, Categorical, Independent, Laplace, Normal
 from torch.nn.functional import one_hot
@@ -19,8 +19,8 @@ from reweigh.evaluation.critics import (
 )
 from reweigh.evaluation.drawing import drawer
 from reweigh.evaluation.features import Scale, regressors, waves
+from reweigh.evaluation.logged import numbered_states
 from reweigh.evaluation.regression import fit
-from reweigh.evaluation.states import ended, first_steps, numbered, thinned
 
 DISCRETE = simulated(problem(1, ending=0.4), 1, episodes=40, horizon=7, cut=0.1)
 GIVEN = {"tabular": tabular_critic, "linear": linear_critic(count=10)}
@@ -57,7 +57,7 @@ def by_dictionaries(sample):
             after = int(batch.observations[k + 1]) if k + 1 < end else None
             if k + 1 == end and end - begin == horizon and not batch.terminated[i]:
                 after = int(batch.final_observations[i])
-            steps.setdefault(pair, []).append((float(sample.rewards[k]), after))
+            steps.setdefault(pair, []).append((float(batch.rewards[k]), after))
     policy = sample.policy.logits.softmax(1)
     states, actions = policy.shape
     following, tables = [0.0] * states, []
@@ -71,7 +71,7 @@ def by_dictionaries(sample):
                 visits[s] += len(past)
                 for reward, after in past:
                     v = 0.0 if after is None else following[after]
-                    q[s, a] += (reward + sample.discount * v) / len(past)
+                    q[s, a] += (reward + sample.sample.discount * v) / len(past)
             if seen:
                 chances = [float(policy[s, a]) for a in seen]
                 mean = sum(p * float(q[s, a]) for p, a in zip(chances, seen, strict=True))
@@ -103,20 +103,22 @@ def test_a_table_is_the_counted_model_with_its_horizon(episodes):
 
 def test_in_a_population_a_table_is_the_truth():
     p = population()
-    found = tabular_critic(p.sample, p.sample)
-    here = p.sample.segments.time, p.sample.batch.observations
+    found = tabular_critic(p.log, p.log)
+    here = p.log.segments.time, p.log.batch.observations
     q = p.action_values[here]
-    close(found.action_values, q[torch.arange(len(q)), p.sample.batch.actions], 1e-10)
-    close(found.values, (p.sample.policy.logits.softmax(1)[here[1]] * q).sum(1), 1e-10)
+    close(found.action_values, q[torch.arange(len(q)), p.log.batch.actions], 1e-10)
+    close(found.values, (p.log.policy.logits.softmax(1)[here[1]] * q).sum(1), 1e-10)
 
 
 def test_what_was_never_logged_is_worth_what_was():
     """Pairs and states that nobody logged, and a target that takes only those."""
     logits = torch.tensor([[0.0, 1.0, 2.0], [-torch.inf, -torch.inf, 0.0], [0.0, 0.0, 0.0]])
     states, actions = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-    x = sample_of(states, actions, torch.tensor([1.0, 3.0, 5.0, 9.0]), [1] * 4, Table(logits))
+    rewards, even = torch.tensor([1.0, 3.0, 5.0, 9.0]), torch.full((5,), -1.0)
+    x = logged(states, actions, rewards, [1] * 4, Table(logits), log_probs=even[:4])
     asked = torch.tensor([0, 0, 1, 1, 2])
-    y = sample_of(asked, torch.tensor([2, 0, 2, 0, 1]), 0.0 * asked, [1] * 5, Table(logits))
+    actions = torch.tensor([2, 0, 2, 0, 1])
+    y = logged(asked, actions, 0.0 * asked, [1] * 5, Table(logits), log_probs=even)
     mixed = float(torch.tensor([1.0, 3.0]) @ logits[0, :2].softmax(0))
     everywhere = (2 * mixed + 2 * 7.0) / 4
     found = tabular_critic(x, y)
@@ -169,7 +171,7 @@ def walk(seed, *, episodes, horizon, gain=-0.4, discount=0.9):
         steps.append((s, a))
         s = 0.9 * s + a
     states, actions = (torch.stack(x, 1).reshape(-1, 1) for x in zip(*steps, strict=True))
-    return sample_of(
+    return logged(
         states,
         actions,
         -(states**2 + actions**2).squeeze(1),
@@ -217,14 +219,14 @@ def test_several_choices_are_told_apart():
             return Independent(Categorical(logits=both, validate_args=False), 1)
 
     rewards = torch.tensor([1.0, -2.0, 1.5])[actions[:, 0]] + actions[:, 1]
-    x = sample_of(torch.zeros(600, 1), actions, rewards, [1] * 600, Policy())
+    x = logged(torch.zeros(600, 1), actions, rewards, [1] * 600, Policy())
     found = fitted_q(x, x)
     close(found.action_values, rewards, 0.05)
     chances = logits.softmax(1).double()
     want = chances[0] @ torch.tensor([1.0, -2.0, 1.5]).double() + chances[1, 1]
     close(found.values.mean(), want, 0.05)
     with pytest.raises(ValueError, match="one choice each"):
-        tabular_critic(*[sample_of(actions[:, 0], actions, rewards, [1] * 600, Policy())] * 2)
+        tabular_critic(*[logged(actions[:, 0], actions, rewards, [1] * 600, Policy())] * 2)
 
 
 def test_many_choices_are_inputs():
@@ -237,7 +239,7 @@ def test_many_choices_are_inputs():
         def forward(self, observations):
             return policy(torch.zeros(len(observations)))
 
-    x = sample_of(torch.zeros(4000, 1), actions, rewards, [1] * 4000, Blind())
+    x = logged(torch.zeros(4000, 1), actions, rewards, [1] * 4000, Blind())
     found = linear_critic(draws=40)(x, x)
     close(found.action_values, rewards, 0.1)
     want = sum(float(policy.logits.softmax(1)[0, a] * rewards[actions == a][0]) for a in range(40))
@@ -249,7 +251,7 @@ def test_what_diverges_is_fitted_again_with_a_ridge():
     episodes, horizon = 10, 30
     states = torch.zeros(episodes, horizon)
     states[:, -1] = 1.0
-    x = sample_of(
+    x = logged(
         states.reshape(-1, 1),
         torch.zeros(episodes * horizon).long(),
         states.flatten(),
@@ -280,13 +282,13 @@ def test_no_value_exceeds_what_rewards_add_up_to():
     policy = nn.Sequential(nn.Linear(2, 2), _Choice())
     actions = torch.randint(2, (30,), generator=g)
     rewards = torch.rand(30, generator=g) - 0.2
-    x = sample_of(states, actions, rewards, [10] * 3, policy, discount=0.5)
+    x = logged(states, actions, rewards, [10] * 3, policy, discount=0.5)
     found = linear_critic(ridge=0.0)(x, x)
     left = (10 - x.segments.time).double()
     for y in found:
         assert bool((y <= rewards.max() * (1 - 0.5**left) / 0.5 + 1e-9).all())
         assert bool((y >= rewards.min() * (1 - 0.5**left) / 0.5 - 1e-9).all())
-    nothing = linear_critic(ridge=0.0)(replace(x, rewards=0 * rewards), x)
+    nothing = linear_critic(ridge=0.0)(with_rewards(x, 0 * rewards), x)
     assert not bool(torch.stack(nothing).any())
 
 
@@ -294,7 +296,7 @@ def test_what_ends_early_may_be_worth_less_than_all_steps():
     """Every reward is 1: ten steps to go add up to no less, unless an episode ends."""
     states = torch.tensor([0] * 9 + [1] * 10)
     nothing_else = Table(torch.zeros(2, 1))
-    x = sample_of(states, 0 * states, torch.ones(19), [1] * 9 + [10], nothing_else)
+    x = logged(states, 0 * states, torch.ones(19), [1] * 9 + [10], nothing_else)
     found = linear_critic(features=lambda s: one_hot(s[:, 0].long(), 2), ridge=0.0)(x, x)
     close(found.values[:9], torch.ones(9), 1e-8)
 
@@ -308,8 +310,8 @@ class _Choice(nn.Module):
 @pytest.mark.parametrize("folds", [2, 5])
 def test_an_episodes_values_do_not_depend_on_its_rewards(critic, folds):
     x = DISCRETE
-    rewards = torch.where(x.segments.episode == 3, 100.0, x.rewards)
-    changed = replace(x, rewards=rewards)
+    rewards = torch.where(x.segments.episode == 3, 100.0, x.batch.rewards)
+    changed = with_rewards(x, rewards)
     before, after = (torch.stack(cross_fitted(critic, y, folds=folds)) for y in (x, changed))
     fold = torch.arange(len(x)) % folds
     own = (fold == fold[3])[x.segments.episode]
@@ -325,11 +327,11 @@ def test_cross_fitting_asks_about_each_episode_once_and_puts_it_back():
 
     def critic(fitted, evaluated):
         asked.append((fitted.batch.episode.tolist(), evaluated.batch.episode.tolist()))
-        return CriticValues(evaluated.rewards, 2 * evaluated.rewards)
+        return CriticValues(evaluated.batch.rewards, 2 * evaluated.batch.rewards)
 
     found = cross_fitted(critic, DISCRETE)
-    assert torch.equal(found.values, DISCRETE.rewards)
-    assert torch.equal(found.action_values, 2 * DISCRETE.rewards)
+    assert torch.equal(found.values, DISCRETE.batch.rewards)
+    assert torch.equal(found.action_values, 2 * DISCRETE.batch.rewards)
     assert len(asked) == 5 and sorted(i for _, those in asked for i in those) == [*range(7, 47)]
     for others, those in asked:
         assert sorted([*others, *those]) == [*range(7, 47)]
@@ -348,9 +350,11 @@ def test_cross_fitting_of_episodes_that_lie_in_another_order():
         name: getattr(x.batch, name)[order]
         for name in ("final_observations", "terminated", "truncated", "episode")
     }
-    moved = replace(x, segments=segments, batch=replace(x.batch, segments=segments, **per_episode))
-    found = cross_fitted(lambda _, y: CriticValues(y.rewards, y.rewards), moved, folds=2)
-    assert torch.equal(found.values, x.rewards)
+    moved = replace(x, batch=replace(x.batch, segments=segments, **per_episode))
+    found = cross_fitted(
+        lambda _, y: CriticValues(y.batch.rewards, y.batch.rewards), moved, folds=2
+    )
+    assert torch.equal(found.values, x.batch.rewards)
 
 
 def test_fitted_q_is_a_table_where_there_can_be_one():
@@ -359,7 +363,7 @@ def test_fitted_q_is_a_table_where_there_can_be_one():
     y = walk(1, episodes=6, horizon=4)
     same(fitted_q(y, y), linear_critic()(y, y))
     many = torch.arange(6000)
-    z = sample_of(many, many % 2, many.double(), [1000] * 6, _Every())
+    z = logged(many, many % 2, many.double(), [1000] * 6, _Every())
     same(fitted_q(z, z), linear_critic()(z, z))
     with pytest.raises(ValueError, match="6000 states, 2 actions and 1000 times"):
         tabular_critic(z, z)
@@ -451,7 +455,7 @@ def test_waves_have_the_inputs_beside_them_unless_those_are_many():
 
 def test_an_end_before_the_horizon_is_an_end():
     lengths, terminated = [3, 2, 3], torch.tensor([True, False, False])
-    x = sample_of(
+    x = logged(
         torch.tensor([4, 4, 4, 4, 9, 4, 4, 4]),
         torch.zeros(8).long(),
         torch.zeros(8),
@@ -460,9 +464,9 @@ def test_an_end_before_the_horizon_is_an_end():
         final=torch.tensor([-5, -6, 2]),
         terminated=terminated,
     )
-    assert ended(x).tolist() == [True, True, False]
+    assert x.ended.tolist() == [True, True, False]
     # What lies behind an end is no state.
-    found = numbered(x)
+    found = numbered_states(x)
     assert found.observations.tolist() == [2, 4, 9]
     assert found.states[0].tolist() == [1, 1, 1, 1, 2, 1, 1, 1]
     assert int(found.final_states[0][2]) == 0
@@ -470,29 +474,29 @@ def test_an_end_before_the_horizon_is_an_end():
 
 def test_thinning_hardly_depends_on_who_else_is_there():
     x = simulated(problem(3, ending=0.3), 1, episodes=400, horizon=8)
-    few = thinned(x, 300)
+    few = x.thinned(300)
     assert 290 <= few.segments.size <= 300
     chosen = few.batch.episode
     # Spread over the log, in its order.
     assert torch.equal(chosen, chosen.sort().values)
     assert 0.3 < float((chosen < 7 + 200).double().mean()) < 0.7
     without = x.select((torch.arange(400) % 20 != 3).nonzero().squeeze(1))
-    again = set(thinned(without, 300).batch.episode.tolist())
+    again = set(without.thinned(300).batch.episode.tolist())
     left = {e for e in chosen.tolist() if (e - 7) % 20 != 3}
     assert left <= again
-    assert thinned(x, x.segments.size) is x
-    assert len(thinned(x, 1)) == 1
+    assert x.thinned(x.segments.size) is x
+    assert len(x.thinned(1)) == 1
 
 
 def test_a_critic_looks_at_so_many_steps_at_most():
     x = simulated(problem(3, ending=0.3), 1, episodes=100, horizon=8)
-    few = thinned(x, 200)
+    few = x.thinned(200)
     critic = linear_critic(count=5, most_steps=200)
     same(critic(x, x), linear_critic(count=5)(few, x))
 
 
 def test_first_steps():
-    x = first_steps(DISCRETE)
+    x = DISCRETE.first_steps()
     first = DISCRETE.segments.is_first
     assert len(x) == len(DISCRETE) and x.segments.lengths.unique().tolist() == [1]
     assert torch.equal(x.batch.observations, DISCRETE.batch.observations[first])
@@ -502,10 +506,6 @@ def test_first_steps():
 
 
 def test_what_cannot_be_fitted_is_refused():
-    bare = replace(DISCRETE, batch=None)
-    for critic in (tabular_critic, linear_critic(), fitted_q):
-        with pytest.raises(ValueError, match=r"log-probabilities alone.*Sample\.of"):
-            critic(bare, bare)
     y = walk(1, episodes=4, horizon=3)
     with pytest.raises(ValueError, match=r"single integers.*float64 of shape \[1\]"):
         tabular_critic(y, y)

@@ -6,37 +6,36 @@ from functools import partial
 
 import pytest
 import torch
-from evaluation_samples import by_loops, sample
-from reweigh.evaluation.parallel import ordered_map
-from reweigh.evaluation.sample import Sample
+from evaluation_samples import by_loops, sample, select
 from torch import nn
 from torch.distributions import Categorical, Independent, Normal
 
 import reweigh as rw
 from reweigh.data.batch import Batch
-from reweigh.evaluation import importance
 from reweigh.evaluation.estimates import WeightProfile, merge_profiles
-from reweigh.evaluation.estimating import estimate
+from reweigh.evaluation.estimating import estimate, ordered_map
 from reweigh.evaluation.intervals import bootstrap, student_t
+from reweigh.evaluation.logged import Logged
 from reweigh.evaluation.policies import act, log_prob
 
+BOUNDED = rw.recipes.truncated_importance_sampling.bind(lowest_return=-100.0)
 BY_PARTS = {
-    getattr(f, "func", f).__name__: f
-    for f in (
-        importance.behaviour,
-        importance.importance_sampling,
-        importance.per_decision,
-        importance.weighted_importance_sampling,
-        importance.weighted_per_decision,
-        partial(importance.truncated, lowest_return=-100.0),
+    recipe.name: recipe.terms
+    for recipe in (
+        rw.recipes.behaviour,
+        rw.recipes.importance_sampling,
+        rw.recipes.per_decision,
+        rw.recipes.weighted_importance_sampling,
+        rw.recipes.weighted_per_decision,
+        BOUNDED,
     )
 }
 ask = partial(estimate, interval=student_t, level=0.95)
 
 
-def parts_of(s: Sample, sizes: list[int]):
+def parts_of(s: rw.Sample, sizes: list[int]):
     """A function that gives the sample in parts of so many episodes."""
-    return lambda: (s.select(some) for some in torch.arange(len(s)).split(sizes))
+    return lambda: (select(s, some) for some in torch.arange(len(s)).split(sizes))
 
 
 @pytest.mark.parametrize("interval", [student_t, bootstrap])
@@ -70,14 +69,14 @@ def test_estimates_are_those_of_loops_and_say_what_they_are():
 
 
 def test_an_estimator_that_does_not_apply_says_why_and_the_others_go_on():
-    def picky(s: Sample):
+    def picky(s: rw.Sample):
         if len(s) < 4:
             raise ValueError("too few episodes")
-        return importance.behaviour(s)
+        return rw.recipes.behaviour.terms(s)
 
     s = sample([2] * 6)
     for sizes in ([6], [4, 2]):
-        found = ask(parts_of(s, sizes), {"picky": picky, "plain": importance.behaviour})
+        found = ask(parts_of(s, sizes), {"picky": picky, "plain": rw.recipes.behaviour.terms})
         refused = {} if sizes == [6] else {"picky": "too few episodes"}
         assert found.refusals == refused
         assert set(found.estimates) == {"picky", "plain"} - set(refused)
@@ -101,7 +100,7 @@ def test_weights_that_are_cut_leave_an_interval_of_something_else():
     s = sample([3, 1, 4, 2, 5] * 80, 8)
     largest = float(s.log_trajectory.exp().max())
     for maximum, cut in ((largest / 2, True), (largest * 1.001, False)):
-        methods = {"truncated": partial(importance.truncated, lowest_return=-100, maximum=maximum)}
+        methods = {"truncated": BOUNDED.bind(maximum=maximum).terms}
         for sizes in ([400], [150, 250]):
             said = " ".join(ask(parts_of(s, sizes), methods).estimates["truncated"].warnings)
             count = int((s.log_trajectory.exp() > maximum).sum())
@@ -187,17 +186,17 @@ def batch(actions: torch.Tensor, observations: torch.Tensor | None = None) -> Ba
     )
 
 
-def test_a_policy_is_evaluated_in_chunks_on_the_actions_that_were_logged(monkeypatch):
-    monkeypatch.setattr("reweigh.evaluation.policies.AT_ONCE", 2)
+def test_a_policy_is_evaluated_in_chunks_on_the_actions_that_were_logged():
     logits = torch.tensor([[0.0, 1.0, 2.0]])
     policy = Fixed(lambda x: Categorical(logits=logits.expand(len(x), 3)))
     actions = torch.tensor([0, 2, 1, 1, 2])
-    found = log_prob(policy, batch(actions))
+    found = log_prob(policy, batch(actions), at_once=2)
     torch.testing.assert_close(found, logits[0].log_softmax(0)[actions].double())
-    s = Sample.of(batch(actions), policy, discount=0.5)
-    assert s.returns.tolist() == [1.5, 1.75]
-    chosen = s.select(torch.tensor([1, 1, 0]))
-    assert chosen.batch is not None
+    log = Logged.of(batch(actions), policy, discount=0.5)
+    assert log.sample.returns.tolist() == [1.5, 1.75]
+    chosen = log.select(torch.tensor([1, 1, 0]))
+    assert torch.equal(chosen.sample.log_prob_target, found[[2, 3, 4, 2, 3, 4, 0, 1]])
+    assert chosen.sample.returns.tolist() == [1.75, 1.75, 1.5]
     assert chosen.batch.actions.tolist() == [1, 1, 2, 1, 1, 2, 0, 2]
     assert chosen.batch.episode.tolist() == [9, 9, 7]
 
@@ -223,6 +222,9 @@ def test_a_policy_of_another_space_is_refused_with_episode_and_step():
     short = Fixed(lambda x: x.nothing)
     with pytest.raises(ValueError, match="has no attribute 'nothing'; is it a policy of this env"):
         log_prob(short, batch(torch.tensor([0, 1, 1, 0])))
+    damaged = Fixed(lambda x: Categorical(logits=torch.full((len(x), 2), torch.nan)))
+    with pytest.raises(ValueError, match=r"gives its distribution NaN.*damaged or has diverged"):
+        log_prob(damaged, batch(torch.tensor([0, 1, 1, 0])))
     broken = Fixed(
         lambda x: Categorical(logits=torch.full((len(x), 2), torch.nan), validate_args=False)
     )
@@ -237,7 +239,7 @@ def test_episodes_without_start_or_end_are_refused():
     whole = batch(torch.tensor([0, 1, 1, 0]))
     unended = replace(whole, truncated=torch.tensor([False, False]))
     with pytest.raises(ValueError, match=r"episode 9 has no end.*step 1.*--unfinished"):
-        Sample.of(unended, policy, discount=1.0)
+        Logged.of(unended, policy, discount=1.0)
     late = replace(whole, segments=rw.Segments.packed([2, 2], time_start=torch.tensor([0, 4])))
     with pytest.raises(ValueError, match="episode 9 begins at step 4"):
-        Sample.of(late, policy, discount=1.0)
+        Logged.of(late, policy, discount=1.0)

@@ -10,8 +10,8 @@ import torch
 from evaluation_samples import sample
 from scipy import stats
 
+import reweigh as rw
 from reweigh.core.terms import Terms, influence, totals
-from reweigh.evaluation import importance
 from reweigh.evaluation.intervals import (
     Evidence,
     bias_corrected_bootstrap,
@@ -68,7 +68,7 @@ def test_student_t_has_the_degrees_of_freedom_that_the_variance_has():
 
 def test_the_standard_error_of_a_ratio_is_that_of_the_jackknife():
     s = sample([1] * 200, 3)
-    terms = importance.weighted_importance_sampling(s)
+    terms = rw.recipes.weighted_importance_sampling.terms(s)
     w = s.log_trajectory.exp().numpy()
     x = w * s.returns.numpy()
     left_out = np.array([np.delete(x, i).sum() / np.delete(w, i).sum() for i in range(200)])
@@ -83,7 +83,7 @@ def test_the_standard_error_of_a_ratio_is_that_of_the_jackknife():
 @pytest.mark.parametrize("method", ["percentile", "BCa"])
 def test_bootstraps_of_a_ratio_are_scipys(method):
     s = sample([1] * 60, 5, spread=0.8)
-    terms = importance.weighted_importance_sampling(s)
+    terms = rw.recipes.weighted_importance_sampling.terms(s)
     w = s.log_trajectory.exp().numpy()
     x = w * s.returns.numpy()
     theirs = stats.bootstrap(
@@ -136,7 +136,7 @@ def test_equal_terms_leave_no_doubt(interval):
 
 @pytest.mark.parametrize("interval", ASYMPTOTIC)
 def test_a_higher_level_is_wider_and_holds_the_estimate(interval):
-    for f in (importance.per_decision, importance.weighted_per_decision):
+    for f in (rw.recipes.per_decision.terms, rw.recipes.weighted_per_decision.terms):
         told = evidence(f(sample([3, 5, 2, 4] * 20, 1)))
         inner, outer = interval(told, 0.8), interval(told, 0.99)
         assert outer.low < inner.low < told.value < inner.high < outer.high
@@ -170,8 +170,8 @@ def test_what_concentration_refuses(interval):
     bound = partial(interval, lowest=0.0, highest=1.0)
     with pytest.raises(ValueError, match=r"lie in \[0.2, 1.5\], outside the range \[0, 1\]"):
         bound(mean_of([0.2, 1.5]), 0.95)
-    with pytest.raises(ValueError, match="use truncated"):
-        bound(evidence(importance.weighted_per_decision(sample([2, 3]))), 0.95)
+    with pytest.raises(ValueError, match="use truncated_importance_sampling"):
+        bound(evidence(rw.recipes.weighted_per_decision.terms(sample([2, 3]))), 0.95)
     with pytest.raises(ValueError, match="have no bound"):
         bound(evidence(Terms(torch.tensor([0.2, 0.5], dtype=torch.float64))), 0.95)
     with pytest.raises(ValueError, match="range from 1 to 0"):
@@ -196,10 +196,10 @@ def test_what_a_bootstrap_refuses():
 def test_the_range_of_terms_follows_from_that_of_returns_and_the_largest_weight():
     s = sample([1] * 40, 3)
     s = replace(s, rewards=s.rewards.clamp(0.0, 2.0), discount=1.0)
-    told = evidence(importance.truncated(s, maximum=3.0))
+    told = evidence(rw.recipes.truncated_importance_sampling.terms(s, maximum=3.0))
     found = of_returns(hoeffding, lowest=0.0, highest=2.0)(told, 0.95)
     assert found == hoeffding(told, 0.95, lowest=0.0, highest=6.0)
-    own = evidence(importance.behaviour(s))
+    own = evidence(rw.recipes.behaviour.terms(s))
     assert of_returns(hoeffding, lowest=0.0, highest=2.0)(own, 0.95) == hoeffding(
         own, 0.95, lowest=0.0, highest=2.0
     )

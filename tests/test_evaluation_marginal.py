@@ -10,23 +10,25 @@ from modelled_samples import (
     DISCOUNT,
     TARGET,
     Table,
+    logged,
     population,
-    sample_of,
     simulated,
     standard_error,
     true_value,
     value,
+    without_behaviour,
 )
 from torch import nn
 from torch.distributions import Categorical
 from torch.nn.functional import one_hot
 
+from reweigh import recipes
 from reweigh.core import marginal
 from reweigh.core.segments import Segments
 from reweigh.core.weights import balance_heuristic as balanced
-from reweigh.evaluation import importance, state_marginal
-from reweigh.evaluation.mixtures import balance_heuristic
-from reweigh.evaluation.sample import Sample
+from reweigh.evaluation import state_marginal
+from reweigh.evaluation.logged import Logged
+from reweigh.evaluation.methods import with_sources
 from reweigh.evaluation.state_marginal import (
     kernel_marginal,
     linear_marginal,
@@ -53,14 +55,14 @@ def indicators(count):
 )
 def test_in_a_population_counts_are_exact(estimator):
     p = population()
-    assert value(estimator(p.sample, groups=2)) == pytest.approx(p.value, rel=1e-9)
+    assert value(estimator(p.log, groups=2)) == pytest.approx(p.value, rel=1e-9)
 
 
 @pytest.mark.parametrize("estimator", [linear_marginal, kernel_marginal])
 def test_in_a_population_smooth_ratios_come_close(estimator):
     p = population()
-    assert abs(value(estimator(p.sample, groups=2, most_steps=4000)) - p.value) < 0.05
-    assert abs(value(importance.behaviour(p.sample)) - p.value) > 0.2
+    assert abs(value(estimator(p.log, groups=2, most_steps=4000)) - p.value) < 0.05
+    assert abs(value(recipes.behaviour.terms(p.log.sample)) - p.value) > 0.2
 
 
 def test_one_hot_features_are_a_table():
@@ -80,11 +82,13 @@ def by_loops(x, log_m):
     for t in range(int(x.segments.lengths.max())):
         here = [k for k in range(x.segments.size) if int(x.segments.time[k]) == t]
         m = [float(log_m[k].exp()) for k in here]
-        rho = [float((x.log_prob_target - x.log_prob_behaviour)[k].exp()) for k in here]
+        rho = [
+            float((x.sample.log_prob_target - x.sample.log_prob_behaviour)[k].exp()) for k in here
+        ]
         weights = [a * b for a, b in zip(m, rho, strict=True)]
-        rewards = [float(x.rewards[k]) for k in here]
+        rewards = [float(x.batch.rewards[k]) for k in here]
         mean = sum(w * r for w, r in zip(weights, rewards, strict=True)) / sum(weights)
-        total += x.discount**t * sum(m) / len(x) * mean
+        total += x.sample.discount**t * sum(m) / len(x) * mean
     return total
 
 
@@ -97,47 +101,27 @@ def test_the_estimate_is_the_formula(fixed_point):
         x.batch.terminated | (x.segments.lengths < 6),
         5,
     )
-    log_m = fixed_point(visits, x.log_ratios, x.segments).log_state_ratios
+    log_m = fixed_point(visits, x.sample.log_ratios, x.segments).log_state_ratios
     found = tabular_marginal(x, fixed_point=fixed_point)
     assert value(found) == pytest.approx(by_loops(x, log_m), rel=1e-10)
-    want = (log_m + x.log_ratios).exp() / log_m.exp().mean()
+    want = (log_m + x.sample.log_ratios).exp() / log_m.exp().mean()
     close(found.diagnosed.exp(), want, 1e-10)
     assert len(found) == 20 and found.refitted
 
 
-def test_with_exact_ratios_renewal_gives_the_value(monkeypatch):
+def test_with_exact_ratios_renewal_gives_the_value():
     """The ratio of two long-run means, `E[γ^t r]` and of how often an episode ends."""
     p = population()
-    time, states = p.sample.segments.time, p.sample.batch.observations
-
-    def exact(features, final, terminated, log_ratios, segments, **chosen):
-        assert features.shape == (segments.size, 3) and bool(terminated.all())
-        assert chosen["discount"] == 1.0
-        log_m = p.ratios[time, states].log() + 2.5  # of any scale
-        one = torch.ones(())
-        return marginal.KernelRatios(log_m, one, one, one, one, one)
-
-    monkeypatch.setattr(state_marginal.marginal, "kernel_discounted", exact)
-    whole = {}
-    monkeypatch.setattr(
-        state_marginal, "refit", lambda point, x, **_: whole.setdefault("is", point(x)) and _Terms()
-    )
-    monkeypatch.setattr(state_marginal, "replace", lambda terms, **_: terms)
-    kernel_marginal(p.sample)
-    close(whole["is"], p.value, 1e-10)
-
-
-class _Terms:
-    pass
+    log_m = p.ratios[p.log.segments.time, p.log.batch.observations].log()
+    for scale in (0.0, 2.5):
+        close(state_marginal.value_by_renewal(log_m + scale, p.log.sample), p.value, 1e-10)
 
 
 def test_states_beside_time_tell_what_neither_tells():
     """The target's ratio of a state changes over time: a kernel of states alone is far off."""
     p = population()
-    known = kernel_marginal(p.sample, groups=2, most_steps=4000)
-    blind = replace(
-        p.sample, batch=replace(p.sample.batch, observations=0 * p.sample.batch.observations)
-    )
+    known = kernel_marginal(p.log, groups=2, most_steps=4000)
+    blind = replace(p.log, batch=replace(p.log.batch, observations=0 * p.log.batch.observations))
     assert abs(value(known) - p.value) < abs(value(kernel_marginal(blind, groups=2)) - p.value)
 
 
@@ -145,7 +129,7 @@ def test_states_beside_time_tell_what_neither_tells():
 def test_with_the_behaviour_as_target_all_agree_with_the_mean_return(estimator):
     given = problem(4, ending=0.3)
     x = simulated(given, 4, episodes=200, horizon=8, target=given.behaviour)
-    mean, error = float(x.returns.mean()), standard_error(importance.behaviour(x))
+    mean, error = float(x.sample.returns.mean()), standard_error(recipes.behaviour.terms(x.sample))
     found = estimator(x)
     assert abs(value(found) - mean) < 3 * error
     assert 0.3 * error < standard_error(found) < 1.5 * error
@@ -165,7 +149,7 @@ def chain(seed, *, episodes, horizon=200, numbers=False):
         place = (place + torch.where(up ^ slip, 1, -1)).clamp(0, 9)
     places, actions = (torch.stack(x, 1).flatten() for x in zip(*steps, strict=True))
     states, final = (places, place) if numbers else (places.unsqueeze(1), place.unsqueeze(1))
-    return sample_of(
+    return logged(
         states if numbers else states.float(),
         actions,
         places / 9 + 0.0,
@@ -203,17 +187,17 @@ def climbing(horizon=200):
 )
 def test_long_horizons_that_no_product_of_ratios_survives(estimator, numbers, tolerance):
     x, truth = chain(1, episodes=100, numbers=numbers), climbing()
-    useless = importance.per_decision(x)
+    useless = recipes.per_decision.terms(x.sample)
     assert standard_error(useless) > 0.3 * truth or abs(value(useless) - truth) > 0.3 * truth
     found = estimator(x, groups=5)
     assert abs(value(found) - truth) < tolerance * truth
-    assert abs(value(importance.behaviour(x)) - truth) > 2 * tolerance * truth
+    assert abs(value(recipes.behaviour.terms(x.sample)) - truth) > 2 * tolerance * truth
 
 
 @pytest.mark.parametrize("estimator", [tabular_marginal, linear_marginal, kernel_marginal])
 def test_long_episodes_of_many_actions(estimator):
     """A product of 400 probabilities of 0.1 is 10^-400, which no float holds."""
-    x = sample_of(
+    x = logged(
         torch.arange(400).repeat(4),
         torch.arange(1600) * 7 % 10,
         torch.ones(1600),
@@ -276,7 +260,7 @@ def test_only_so_many_steps_are_looked_at(estimator):
 def test_one_long_episode_does_not_make_the_table_large():
     lengths = [1000] + [1] * 500
     size = sum(lengths)
-    x = sample_of(
+    x = logged(
         torch.randn(size, 1, generator=torch.Generator().manual_seed(1)),
         torch.arange(size) % 2,
         torch.ones(size),
@@ -291,19 +275,15 @@ def test_one_long_episode_does_not_make_the_table_large():
 @each
 def test_what_cannot_be_estimated_is_refused(estimator):
     x = simulated(problem(1), 1, episodes=6, horizon=3)
-    ones = torch.zeros(4).double()
-    with pytest.raises(ValueError, match="log-probabilities alone"):
-        estimator(Sample(ones, ones, ones, Segments.packed([2, 2]), 1.0))
-    missing = replace(x, log_prob_behaviour=torch.full_like(x.rewards, torch.nan))
     with pytest.raises(ValueError, match="behaviour's log-probabilities"):
-        estimator(missing)
+        estimator(without_behaviour(x))
 
 
 def test_what_a_table_or_a_kernel_cannot_do_is_refused():
     with pytest.raises(ValueError, match=r"float32 of shape \[1\].*linear"):
         tabular_marginal(chain(1, episodes=3, horizon=4))
     size = 6000
-    many = sample_of(
+    many = logged(
         torch.arange(size), torch.arange(size) % 2, torch.ones(size), [1000] * 6, _Climber()
     )
     with pytest.raises(ValueError, match="6000 states and 1000 times"):
@@ -315,9 +295,13 @@ def test_what_a_table_or_a_kernel_cannot_do_is_refused():
             estimator(simulated(problem(1), 1, episodes=6, horizon=3), **{name: 0})
 
 
+def balance_heuristic(log, *, sources):
+    return with_sources(recipes.balance_heuristic, sources)(log)
+
+
 def two_sources(**changes):
     """Populations of two behaviours, twice as many episodes of the second."""
-    first, second = population().sample, population(behaviour=((2, 2), (3, 1))).sample
+    first, second = population().log, population(behaviour=((2, 2), (3, 1))).log
     batches = [first.batch, second.batch, second.batch]
     joined = {
         name: torch.cat([getattr(batch, name) for batch in batches])
@@ -330,7 +314,7 @@ def two_sources(**changes):
     joined["segments"] = Segments.packed(lengths)
     joined["episode"] = torch.arange(len(lengths))
     batch = type(first.batch)(**(joined | changes))
-    return Sample.of(batch, first.policy, discount=DISCOUNT)
+    return Logged.of(batch, first.policy, discount=DISCOUNT)
 
 
 def source(quarters):
@@ -345,9 +329,9 @@ def test_against_the_mixture_the_expectation_is_the_value():
     found = balance_heuristic(x, sources=SOURCES)
     assert value(found) == pytest.approx(truth, rel=1e-9)
     close(found.diagnosed.exp().mean(), 1.0, 1e-9)
-    assert standard_error(found) < standard_error(importance.per_decision(x))
+    assert standard_error(found) < standard_error(recipes.per_decision.terms(x.sample))
     per_source = balanced(
-        x.log_prob_target,
+        x.sample.log_prob_target,
         torch.stack([SOURCES[3](x.batch.observations).log_prob(x.batch.actions)] * 2),
         torch.tensor([0.5, 0.5]).double(),
         x.segments,
@@ -356,7 +340,7 @@ def test_against_the_mixture_the_expectation_is_the_value():
 
 
 def test_a_source_that_is_the_target_bounds_the_weights():
-    batch = population().sample.batch
+    batch = population().log.batch
     x = two_sources()
     mine = Table(TARGET.log())
     log_probs = torch.where(
@@ -374,12 +358,11 @@ def test_one_source_is_per_decision():
     x = simulated(problem(1, ending=0.4), 9, episodes=20, horizon=6)
     behaviour = Table(problem(1, ending=0.4).behaviour)
     for sources in ([behaviour], {0: behaviour, 5: x.policy}):
-        found, want = balance_heuristic(x, sources=sources), importance.per_decision(x)
+        found, want = balance_heuristic(x, sources=sources), recipes.per_decision.terms(x.sample)
         close(found.plain, want.plain, 1e-10)
         close(found.diagnosed, want.diagnosed, 1e-10)
     # Nothing needs to be recorded: the sources say it.
-    missing = replace(x.batch, log_prob_behaviour=torch.full_like(x.rewards, torch.nan))
-    y = Sample.of(missing, x.policy, discount=0.9)
+    y = without_behaviour(x)
     close(balance_heuristic(y, sources=[behaviour]).plain, want.plain, 1e-10)
 
 
@@ -398,6 +381,3 @@ def test_sources_that_cannot_be_are_refused():
         ValueError, match=rf"episode {episode} policy 8 took over .* step 2.*use per_decision"
     ):
         balance_heuristic(two_sources(policy_version=versions), sources=SOURCES)
-    ones = torch.zeros(4).double()
-    with pytest.raises(ValueError, match="log-probabilities alone"):
-        balance_heuristic(Sample(ones, ones, ones, Segments.packed([2, 2]), 1.0), sources=SOURCES)

@@ -7,7 +7,6 @@ the table in docs/evaluation.md.
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -17,15 +16,16 @@ from problems import ending
 from scipy import stats
 from simulated import Problem, tabular_policy
 
+import reweigh as rw
 from reweigh.core.diagnostics import effective_sample_size
 from reweigh.core.segments import Segments
 from reweigh.core.terms import Terms, influence, totals
 from reweigh.data import Batch, Trajectories
-from reweigh.evaluation import importance
+from reweigh.evaluation import logged
 from reweigh.evaluation.critics import CriticValues
-from reweigh.evaluation.doubly_robust import doubly_robust, weighted_doubly_robust
 from reweigh.evaluation.intervals import Evidence, bootstrap, hoeffding, student_t
-from reweigh.evaluation.sample import Sample
+from reweigh.evaluation.methods import with_critic
+from reweigh.recipes.values import doubly_robust, weighted_doubly_robust
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Logged:
         def packed(x):
             return torch.from_numpy(np.concatenate(x))
 
-        return Sample(
-            packed(self.rewards),
+        return rw.Sample(
             packed(self.target).log(),
             packed(self.behaviour).log(),
             Segments.packed([len(r) for r in self.rewards]),
+            packed(self.rewards),
             self.gamma,
         )
 
@@ -78,8 +78,8 @@ def discounted(rewards, gamma):
     return sum(gamma**t * float(r) for t, r in enumerate(rewards))
 
 
-def value(estimator, sample):
-    return float(totals(estimator(sample)).value)
+def value(recipe, sample):
+    return float(recipe.estimate(sample))
 
 
 def evidence(terms):
@@ -117,7 +117,7 @@ def cobs(log):
 @pytest.mark.parametrize("log", RAGGED)
 def test_cobs(log):
     for name, theirs in cobs(log).items():
-        assert value(getattr(importance, name), log.sample) == exactly(theirs)
+        assert value(rw.recipes.VALUES[name], log.sample) == exactly(theirs)
 
 
 def scope_rl(log, epsilon=0.0):
@@ -144,7 +144,7 @@ def scope_rl(log, epsilon=0.0):
 @pytest.mark.parametrize("log", EQUAL)
 def test_scope_rl_on_short_episodes_of_one_length(log):
     for name, theirs in scope_rl(log).items():
-        assert value(getattr(importance, name), log.sample) == exactly(theirs)
+        assert value(rw.recipes.VALUES[name], log.sample) == exactly(theirs)
 
 
 def rllib(log):
@@ -163,12 +163,12 @@ def rllib(log):
 
 @pytest.mark.parametrize("log", RAGGED + EQUAL)
 def test_rllib_per_decision(log):
-    assert value(importance.per_decision, log.sample) == exactly(rllib(log)[0])
+    assert value(rw.recipes.per_decision, log.sample) == exactly(rllib(log)[0])
 
 
 @pytest.mark.parametrize("log", EQUAL)
 def test_rllib_weighted_on_episodes_of_one_length(log):
-    assert value(importance.weighted_per_decision, log.sample) == exactly(rllib(log)[1])
+    assert value(rw.recipes.weighted_per_decision, log.sample) == exactly(rllib(log)[1])
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class WithValues:
     """Episodes in which every step has a state of its own, and values of all states and actions."""
 
     log: Logged
-    sample: Sample
+    episodes: logged.Logged
     q: np.ndarray
     """`[S, A]`."""
     v: np.ndarray
@@ -205,8 +205,8 @@ class WithValues:
         v, taken = torch.from_numpy(self.v)[observations], q[observations, actions]
         return CriticValues(v, taken)
 
-    def robust(self, estimator=doubly_robust):
-        return estimator(self.sample, critic=self.critic)
+    def robust(self, recipe=doubly_robust):
+        return with_critic(recipe, critic=self.critic)(self.episodes)
 
 
 def with_values(lengths, seed, *, gamma=0.9, actions=3, rewards=None, q=None):
@@ -234,7 +234,7 @@ def with_values(lengths, seed, *, gamma=0.9, actions=3, rewards=None, q=None):
     columns = (rewards, target[states, chosen], behaviour[states, chosen])
     return WithValues(
         Logged(*(np.split(x, cuts) for x in columns), gamma),
-        Sample.of(Batch.of(log), tabular_policy(target), discount=gamma),
+        logged.Logged.of(Batch.of(log), tabular_policy(target), discount=gamma),
         q,
         (target * q).sum(1),
         q[states, chosen],
@@ -286,13 +286,13 @@ def test_obp_on_one_step(seed):
     log = random_log([1] * 9, seed)
     r, rho = np.concatenate(log.rewards), np.concatenate(log.ratios)
     sample = log.sample
-    assert value(importance.importance_sampling, sample) == exactly((rho * r).mean())  # IPW
+    assert value(rw.recipes.importance_sampling, sample) == exactly((rho * r).mean())  # IPW
     lowest = float(r.min())  # IPW with lambda_, of rewards counted from the lowest
     clipped = lowest + (np.minimum(rho, 0.8) * (r - lowest)).mean()
-    truncated = partial(importance.truncated, maximum=0.8, lowest_return=lowest)
+    truncated = rw.recipes.truncated_importance_sampling.bind(maximum=0.8, lowest_return=lowest)
     assert value(truncated, sample) == exactly(clipped)
     self_normalised = (rho * r).sum() / rho.sum()  # SNIPW
-    assert value(importance.weighted_importance_sampling, sample) == exactly(self_normalised)
+    assert value(rw.recipes.weighted_importance_sampling, sample) == exactly(self_normalised)
     x = with_values([1] * 9, seed)  # DR: Σ_a π q + w (r - q)
     r, rho = np.concatenate(x.log.rewards), np.concatenate(x.log.ratios)
     assert x.robust().plain.numpy() == pytest.approx(x.v + rho * (r - x.taken), abs=1e-12)
@@ -315,7 +315,7 @@ def test_probabilities_multiplied_before_they_are_divided_underflow():
         for name, number in found.items():
             if name != "per_decision" or steps == 200:
                 assert number == pytest.approx(theirs, nan_ok=True)
-            assert value(getattr(importance, name), log.sample) == exactly(steps)
+            assert value(rw.recipes.VALUES[name], log.sample) == exactly(steps)
         assert math.isnan(found["per_decision"]) == (steps == 400)
 
 
@@ -325,7 +325,7 @@ def test_a_constant_in_the_denominator_is_an_answer_of_its_own():
     log = Logged([np.ones(steps)] * 5, [np.full(steps, 0.4)] * 5, [np.full(steps, 0.8)] * 5, 1.0)
     theirs = scope_rl(log, epsilon=1e-10)["weighted_importance_sampling"]
     assert theirs == pytest.approx(0.36, abs=0.01)
-    assert value(importance.weighted_importance_sampling, log.sample) == exactly(40)
+    assert value(rw.recipes.weighted_importance_sampling, log.sample) == exactly(40)
 
 
 def test_a_hoeffding_interval_that_grows_with_the_sample():
@@ -372,7 +372,7 @@ def test_resampling_what_was_normalised_before_ignores_the_normaliser():
     rho, n = np.exp(rng.standard_normal(400) - 0.5), 400
     returns = 10 + 0.1 * rng.standard_normal(n)  # hardly anything to estimate
     log = Logged(list(returns[:, None]), list(0.01 * rho[:, None]), [np.array([0.01])] * n, 1.0)
-    terms = importance.weighted_importance_sampling(log.sample)
+    terms = rw.recipes.weighted_importance_sampling.terms(log.sample)
     drawn = rng.integers(0, n, (2000, n))
     theirs = (rho * returns / rho.mean())[drawn].mean(1).std()
     low, high = bootstrap(evidence(terms), 0.95)
@@ -399,13 +399,13 @@ def test_a_mean_over_the_episodes_that_got_there_takes_the_behaviours_lengths():
         target=np.array([[0.9, 0.1]]),
         horizon=4,
     )
-    sample = Sample.of(Batch.of(problem.sample(2000, seed=1)), problem.policy(), discount=1.0)
+    sample = rw.sample_of(problem.sample(2000, seed=1), problem.policy(), discount=1.0)
     cuts = sample.segments.stop.tolist()[:-1]
     columns = sample.rewards, sample.log_prob_target.exp(), sample.log_prob_behaviour.exp()
     log = Logged(*(np.split(x.numpy(), cuts) for x in columns), 1.0)
     assert rllib(log)[1] == exactly(log.returns.mean())
     assert problem.value() == pytest.approx(3.439) and problem.behaviour_value() == 1.875
-    ours = evidence(importance.weighted_per_decision(sample))
+    ours = evidence(rw.recipes.weighted_per_decision.terms(sample))
     assert ours.value == pytest.approx(3.439, abs=3 * ours.standard_error)
     assert ours.standard_error < 0.1
 
@@ -442,7 +442,7 @@ def test_where_the_policies_are_one_the_value_is_the_mean_return(gamma):
     log = replace(log, target=log.behaviour)
     mean = log.returns.mean()
     for name in WEIGHTED:
-        assert value(getattr(importance, name), log.sample) == exactly(mean)
+        assert value(rw.recipes.VALUES[name], log.sample) == exactly(mean)
     # Values that are the same in every state: a poor critic, but a fair one.
     x = with_values([steps] * n, 8, gamma=gamma, actions=1, q=np.full((n * steps, 1), constant))
     for estimator in (doubly_robust, weighted_doubly_robust):
@@ -461,8 +461,8 @@ def test_where_the_policies_are_one_the_value_is_the_mean_return(gamma):
 def test_a_step_ratio_alone_leaves_the_behaviours_states():
     """CRL's "MIS" weighs each reward by its own step's ratio: it has no ratio of states."""
     problem = ending(2, away=1.5)
-    batch = Batch.of(problem.sample(20_000, seed=2))
-    sample = Sample.of(batch, problem.policy(), discount=problem.discount)
+    log = problem.sample(20_000, seed=2)
+    sample = rw.sample_of(log, problem.policy(), discount=problem.discount)
     theirs = evidence(
         Terms(sample.segments.total(sample.log_ratios.exp() * sample.discounted_rewards))
     )
@@ -472,7 +472,7 @@ def test_a_step_ratio_alone_leaves_the_behaviours_states():
     limit = float(by_time @ problem.discount ** np.arange(problem.horizon))
     assert theirs.value == pytest.approx(limit, abs=3 * theirs.standard_error)
     assert abs(limit - problem.value()) > 8 * theirs.standard_error
-    ours = evidence(importance.per_decision(sample))
+    ours = evidence(rw.recipes.per_decision.terms(sample))
     assert ours.value == pytest.approx(problem.value(), abs=3 * ours.standard_error)
 
 
@@ -489,8 +489,8 @@ def test_ratios_of_actions_that_were_drawn_anew_are_not_those_of_the_log():
     # E = (0.68 / 0.5)³ · 1.5 and 3 (0.68 / 0.5) · 0.5; the truth is 3 · 0.8.
     assert theirs == pytest.approx((1.36**3 * 1.5, 1.36 * 1.5), abs=0.03)
     log = Logged(list(rewards), list(target[actions]), [np.full(3, 0.5)] * n, 1.0)
-    for estimator in (importance.importance_sampling, importance.per_decision):
-        ours = evidence(estimator(log.sample))
+    for recipe in (rw.recipes.importance_sampling, rw.recipes.per_decision):
+        ours = evidence(recipe.terms(log.sample))
         assert ours.value == pytest.approx(2.4, abs=3 * ours.standard_error)
 
 
@@ -508,7 +508,7 @@ def test_an_effective_sample_size_of_weights_added_up_over_time():
             [np.full(steps, 0.1)] * 500,
             1.0,
         )
-        terms = importance.importance_sampling(log.sample)
+        terms = rw.recipes.importance_sampling.terms(log.sample)
         found.append((theirs, float(effective_sample_size(terms.diagnosed))))
     exact = ratios.sum() ** 2 / (ratios**2).sum()
     assert [ours for _, ours in found] == [exactly(exact), exactly(exact)]

@@ -19,21 +19,16 @@ from problems import PROBLEMS, alike, ending, improvable, long_chain, model_fail
 
 from reweigh.core.terms import influence, totals
 from reweigh.data import Batch, Trajectories
-from reweigh.evaluation import importance
 from reweigh.evaluation.critics import linear_critic, tabular_critic
-from reweigh.evaluation.doubly_robust import (
-    direct_method,
-    doubly_robust,
-    weighted_doubly_robust,
-)
-from reweigh.evaluation.mixtures import balance_heuristic
+from reweigh.evaluation.logged import Logged
+from reweigh.evaluation.methods import direct_method, estimator_of, with_critic, with_sources
 from reweigh.evaluation.policies import log_prob
-from reweigh.evaluation.sample import Sample
 from reweigh.evaluation.state_marginal import (
     kernel_marginal,
     linear_marginal,
     tabular_marginal,
 )
+from reweigh.recipes import VALUES
 
 MEANS = ("behaviour", "importance_sampling", "per_decision")
 RATIOS = ("weighted_importance_sampling", "weighted_per_decision")
@@ -54,9 +49,8 @@ def fit_quickly(fitted, evaluated):
 
 
 ESTIMATORS = {
-    **{name: getattr(importance, name) for name in WEIGHTED},
-    "doubly_robust": partial(doubly_robust, critic=fit_quickly),
-    "weighted_doubly_robust": partial(weighted_doubly_robust, critic=fit_quickly),
+    **{name: estimator_of(VALUES[name]) for name in WEIGHTED},
+    **{name: with_critic(VALUES[name], critic=fit_quickly) for name in ROBUST},
     # Fitted again without half the log: that costs little, and only the value is looked at.
     **{f.__name__: partial(f, groups=2) for f in (direct_method, tabular_marginal)},
     **{f.__name__: partial(f, groups=2) for f in (linear_marginal, kernel_marginal)},
@@ -76,7 +70,7 @@ CASES = {
 
 def sample(problem, episodes, seed):
     log = problem.sample(episodes, seed=seed)
-    return Sample.of(Batch.of(log), problem.policy(), discount=problem.discount)
+    return Logged.of(Batch.of(log), problem.policy(), discount=problem.discount)
 
 
 @cache
@@ -219,9 +213,10 @@ def test_a_log_of_two_policies_is_weighed_against_both():
             )
         )
     whole = Batch.of(Trajectories.concatenate(parts))
-    s = Sample.of(whole, problem.policy(), discount=problem.discount)
+    s = Logged.of(whole, problem.policy(), discount=problem.discount)
     sources = [problem.behaviour_policy(), problem.policy()]
-    terms, alone = balance_heuristic(s, sources=sources), importance.per_decision(s)
+    terms = with_sources(VALUES["balance_heuristic"], sources)(s)
+    alone = VALUES["per_decision"].terms(s.sample)
     error, error_alone = (float(t.plain.std()) / math.sqrt(len(s)) for t in (terms, alone))
     assert abs(float(terms.plain.mean()) - problem.value()) < 3 * error
     assert error < 0.4 * error_alone
@@ -243,7 +238,8 @@ def test_truncated_terms_have_their_exact_expectation_which_is_not_above_the_val
         chance * (lowest + min(weights[-1], maximum) * (rewards.sum() - lowest))
         for chance, weights, rewards in episodes(problem)
     )
-    terms = importance.truncated(sample(problem, 20_000, 5), maximum=maximum, lowest_return=lowest)
+    truncated = VALUES["truncated_importance_sampling"].bind(maximum=maximum, lowest_return=lowest)
+    terms = truncated.terms(sample(problem, 20_000, 5).sample)
     error = float(terms.plain.std()) / math.sqrt(len(terms))
     assert abs(float(terms.plain.mean()) - expected) < 3 * error
     assert expected <= problem.value() + 1e-12
@@ -323,7 +319,7 @@ def test_a_log_is_what_a_log_must_be(name):
         float((log_prob(problem.behaviour_policy(), batch) - batch.log_prob_behaviour).abs().max())
         < 1e-12
     )
-    returns = Sample.of(batch, problem.policy(), discount=problem.discount).returns
+    returns = Logged.of(batch, problem.policy(), discount=problem.discount).sample.returns
     error = float(returns.std()) / math.sqrt(len(returns))
     assert abs(float(returns.mean()) - problem.behaviour_value()) < 3 * error
 

@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,25 +8,22 @@ from marginal_samples import problem
 from modelled_samples import (
     HORIZON,
     Table,
+    doubly_robust,
+    logged,
     population,
-    sample_of,
     simulated,
     standard_error,
     true_value,
     value,
+    weighted_doubly_robust,
+    without_behaviour,
 )
 
-from reweigh.core.segments import Segments
+from reweigh import recipes
 from reweigh.core.terms import influence, totals
-from reweigh.evaluation import importance
 from reweigh.evaluation.critics import CriticValues, linear_critic, tabular_critic
-from reweigh.evaluation.doubly_robust import (
-    direct_method,
-    doubly_robust,
-    weighted_doubly_robust,
-)
+from reweigh.evaluation.methods import direct_method
 from reweigh.evaluation.resampling import refit
-from reweigh.evaluation.sample import Sample
 
 ROBUST = (doubly_robust, weighted_doubly_robust)
 each_robust = pytest.mark.parametrize("estimator", ROBUST)
@@ -68,16 +64,16 @@ def same_terms(first, second):
 def test_whatever_the_critic_the_expectation_is_the_value(estimator, seed):
     """Over every trajectory as often as it is likely."""
     p = population()
-    terms = estimator(p.sample, critic=fixed(random_table(seed)))
+    terms = estimator(p.log, critic=fixed(random_table(seed)))
     close(totals(terms).value, p.value, 1e-10)
-    assert abs(value(importance.behaviour(p.sample)) - p.value) > 0.1
+    assert abs(value(recipes.behaviour.terms(p.log.sample)) - p.value) > 0.1
 
 
 @each_robust
 def test_a_better_critic_leaves_less_to_the_weights(estimator):
     p = population()
     errors = [
-        standard_error(estimator(p.sample, critic=fixed(table)))
+        standard_error(estimator(p.log, critic=fixed(table)))
         for table in (p.action_values, 0.5 * p.action_values, random_table(1))
     ]
     assert errors[0] < 0.8 * errors[1] < 0.5 * errors[2]
@@ -87,7 +83,7 @@ def test_a_better_critic_leaves_less_to_the_weights(estimator):
 def test_fitted_to_others_it_stays_close_to_the_value(critic):
     p = population()
     for estimator in ROBUST:
-        assert abs(value(estimator(p.sample, critic=critic)) - p.value) < 1e-3
+        assert abs(value(estimator(p.log, critic=critic)) - p.value) < 1e-3
 
 
 @each_robust
@@ -101,7 +97,7 @@ def test_where_nothing_is_left_to_chance_every_episode_says_the_value(estimator)
     rewards = torch.randn(15, 2, generator=g)[states[:, :3], actions]
     policy, behaviour = (Table(torch.randn(15, 2, generator=g).double()) for _ in range(2))
     seen = states[:, :3].flatten()
-    x = sample_of(
+    x = logged(
         seen,
         actions.flatten(),
         rewards.flatten(),
@@ -116,25 +112,27 @@ def test_where_nothing_is_left_to_chance_every_episode_says_the_value(estimator)
     parts = influence(terms, totals(terms))
     close(parts, [value(direct)] * 100, 1e-9)
     assert standard_error(direct) < 1e-9
-    assert standard_error(importance.per_decision(x)) > 0.1
+    assert standard_error(recipes.per_decision.terms(x.sample)) > 0.1
 
 
 def test_a_critic_that_expects_nothing_leaves_importance_sampling():
     x = simulated(problem(1, ending=0.4), 1, episodes=30, horizon=6)
-    same_terms(doubly_robust(x, critic=nothing), importance.per_decision(x))
-    same_terms(weighted_doubly_robust(x, critic=nothing), importance.weighted_per_decision(x))
+    same_terms(doubly_robust(x, critic=nothing), recipes.per_decision.terms(x.sample))
+    same_terms(
+        weighted_doubly_robust(x, critic=nothing), recipes.weighted_per_decision.terms(x.sample)
+    )
     on_policy = simulated(problem(1), 1, episodes=30, horizon=6, target=problem(1).behaviour)
-    close(doubly_robust(on_policy, critic=nothing).plain, on_policy.returns, 1e-10)
+    close(doubly_robust(on_policy, critic=nothing).plain, on_policy.sample.returns, 1e-10)
 
 
 def by_loops(x, critic):
     """DR by Jiang and Li's recursion, WDR by Thomas and Brunskill's three sums."""
-    found, discount = critic(x, x), x.discount
+    found, discount = critic(x, x), x.sample.discount
     horizon = int(x.segments.lengths.max())
     episodes = []
     for begin, end in zip(x.segments.start.tolist(), x.segments.stop.tolist(), strict=True):
-        rho = (x.log_prob_target - x.log_prob_behaviour)[begin:end].exp().tolist()
-        rows = [y[begin:end].tolist() for y in (x.rewards, found.values, found.action_values)]
+        rho = (x.sample.log_prob_target - x.sample.log_prob_behaviour)[begin:end].exp().tolist()
+        rows = [y[begin:end].tolist() for y in (x.batch.rewards, found.values, found.action_values)]
         episodes.append([rho, *rows])
     robust = []
     for rho, r, v, q in episodes:
@@ -164,16 +162,16 @@ def test_both_are_the_published_formulas(seed):
     robust, weighted = by_loops(x, critic)
     found = doubly_robust(x, critic=critic)
     close(found.plain, robust, 1e-10)
-    close(found.diagnosed, x.log_trajectory)
+    close(found.diagnosed, x.sample.log_trajectory)
     found = weighted_doubly_robust(x, critic=critic)
     close(totals(found).value, weighted, 1e-10)
-    close(found.diagnosed, x.log_trajectory)
+    close(found.diagnosed, x.sample.log_trajectory)
 
 
 def test_with_the_behaviour_as_target_all_agree_with_the_mean_return():
     given = problem(4, ending=0.3)
     x = simulated(given, 4, episodes=400, horizon=8, target=given.behaviour)
-    mean, error = float(x.returns.mean()), standard_error(importance.behaviour(x))
+    mean, error = float(x.sample.returns.mean()), standard_error(recipes.behaviour.terms(x.sample))
     for estimator in (*ROBUST, direct_method):
         found = estimator(x)
         assert abs(value(found) - mean) < 3 * error
@@ -187,7 +185,7 @@ def test_episodes_without_return_count(estimator):
     rewards = torch.zeros(20).double()
     rewards[[3, 9]] = 4.0
     policy = Table(torch.zeros(1, 2))
-    x = sample_of(states, torch.arange(20) % 2, rewards, [2] * 10, policy)
+    x = logged(states, torch.arange(20) % 2, rewards, [2] * 10, policy)
     for critic in (nothing, tabular_critic):
         close(totals(estimator(x, critic=critic)).value, 0.8, 0.2)
         assert len(estimator(x, critic=critic)) == 10
@@ -198,7 +196,7 @@ def test_episodes_without_return_count(estimator):
 @pytest.mark.parametrize("terminated", [True, False])
 def test_long_episodes_of_many_actions(estimator, terminated):
     """A product of 400 probabilities of 0.1 is 10^-400, which no float holds."""
-    x = sample_of(
+    x = logged(
         torch.arange(400).repeat(20),
         (torch.arange(8000) // 400 + torch.arange(8000) * 3) % 10,
         torch.ones(8000),
@@ -210,7 +208,7 @@ def test_long_episodes_of_many_actions(estimator, terminated):
     )
     if estimator is direct_method:
         estimator = partial(direct_method, groups=2)
-    assert float(x.log_prob_behaviour[:400].sum()) < -900
+    assert float(x.sample.log_prob_behaviour[:400].sum()) < -900
     assert value(estimator(x)) == pytest.approx(400, rel=1e-6)
     if not terminated:
         assert value(estimator(x, critic=linear_critic(count=3))) == pytest.approx(400, rel=1e-6)
@@ -221,13 +219,13 @@ def test_the_direct_method_is_the_value_in_the_counted_model():
     found = direct_method(x, critic=tabular_critic)
     close(totals(found).value, tabular_critic(x, x).values[x.segments.is_first].mean(), 1e-12)
     p = population()
-    close(totals(direct_method(p.sample)).value, p.value, 1e-10)
+    close(totals(direct_method(p.log)).value, p.value, 1e-10)
     assert found.refitted and found.diagnosed is None and len(found) == 20
 
 
 def test_the_direct_method_needs_no_behaviour():
     x = simulated(problem(1), 1, episodes=40, horizon=7)
-    missing = replace(x, log_prob_behaviour=torch.full_like(x.rewards, torch.nan))
+    missing = without_behaviour(x)
     close(direct_method(missing).plain, direct_method(x).plain, 0)
     for estimator in ROBUST:
         with pytest.raises(ValueError, match="behaviour's log-probabilities"):
@@ -250,21 +248,21 @@ def test_the_standard_error_is_the_spread_over_logs():
 
 def test_leaving_out_single_episodes_of_a_mean_gives_the_episodes():
     x = simulated(problem(1, ending=0.4), 1, episodes=15, horizon=7)
-    found = refit(lambda some: some.returns.mean(), x)
-    close(found.plain, x.returns, 1e-10)
+    found = refit(lambda some: some.sample.returns.mean(), x)
+    close(found.plain, x.sample.returns, 1e-10)
     assert found.refitted
 
 
 @pytest.mark.parametrize("groups", [2, 4, 10])
 def test_groups_of_unequal_size(groups):
     x = simulated(problem(1, ending=0.4), 1, episodes=23, horizon=7)
-    point = lambda some: some.returns.mean() ** 2  # noqa: E731
+    point = lambda some: some.sample.returns.mean() ** 2  # noqa: E731
     found = refit(point, x, groups=groups)
     value, pseudo, share = float(point(x)), [], []
     for g in range(groups):
         rest = [i for i in range(23) if i % groups != g]
         h = 23 / (23 - len(rest))
-        pseudo.append(h * value - (h - 1) * float(x.returns[rest].mean()) ** 2)
+        pseudo.append(h * value - (h - 1) * float(x.sample.returns[rest].mean()) ** 2)
         share.append(h)
     mean = sum(pseudo) / groups
     variance = sum((p - mean) ** 2 / (h - 1) for p, h in zip(pseudo, share, strict=True)) / groups
@@ -275,8 +273,8 @@ def test_groups_of_unequal_size(groups):
 
 def test_groups_of_equal_size_give_exactly_the_jackknife():
     x = simulated(problem(1, ending=0.4), 1, episodes=24, horizon=7)
-    found = refit(lambda some: some.returns.mean(), x, groups=6)
-    of_groups = x.returns.reshape(4, 6).mean(0)
+    found = refit(lambda some: some.sample.returns.mean(), x, groups=6)
+    of_groups = x.sample.returns.reshape(4, 6).mean(0)
     close(found.plain, of_groups, 1e-10)
 
 
@@ -289,11 +287,6 @@ def test_one_episode_says_nothing_of_its_error():
 
 def test_what_cannot_be_estimated_is_refused():
     x = simulated(problem(1), 1, episodes=6, horizon=3)
-    ones = torch.zeros(4).double()
-    bare = Sample(ones, ones, ones, Segments.packed([2, 2]), 1.0)
-    for estimator in (*ROBUST, direct_method):
-        with pytest.raises(ValueError, match="log-probabilities alone"):
-            estimator(bare)
     for estimator in ROBUST:
         with pytest.raises(ValueError, match="only one"):
             estimator(x.select(torch.tensor([0])))

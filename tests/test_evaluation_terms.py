@@ -1,33 +1,32 @@
 """The form that estimators share: values, totals of parts, contributions of episodes."""
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
-from evaluation_samples import by_loops, sample
+from evaluation_samples import by_loops, sample, select
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reweigh as rw
 from reweigh.core.terms import Terms, influence, merge, totals
-from reweigh.evaluation import importance
-from reweigh.evaluation.bootstrap import leave_one_out, resampled
+from reweigh.evaluation.resampling import leave_one_out, resampled
 
 CLASSIC = {
-    f.__name__: f
-    for f in (
-        importance.behaviour,
-        importance.importance_sampling,
-        importance.per_decision,
-        importance.weighted_importance_sampling,
-        importance.weighted_per_decision,
+    recipe.name: recipe.terms
+    for recipe in (
+        rw.recipes.behaviour,
+        rw.recipes.importance_sampling,
+        rw.recipes.per_decision,
+        rw.recipes.weighted_importance_sampling,
+        rw.recipes.weighted_per_decision,
     )
 }
+truncated = rw.recipes.truncated_importance_sampling
 EVERY = {
     **CLASSIC,
-    "truncated": partial(importance.truncated, lowest_return=-100.0),
-    "pareto_smoothed": importance.pareto_smoothed,
+    "truncated": truncated.bind(lowest_return=-100.0).terms,
+    "pareto_smoothed": rw.recipes.pareto_smoothed.terms,
 }
 BY_PARTS = {name: f for name, f in EVERY.items() if name != "pareto_smoothed"}
 lengths = st.lists(st.integers(0, 6), min_size=2, max_size=12).filter(lambda x: sum(x) > 0)
@@ -50,7 +49,7 @@ def test_the_classic_estimators_are_what_loops_say(lengths, seed):
 def test_parts_merge_to_the_whole_in_any_order(lengths, seed, cut):
     s = sample(lengths, seed)
     every = torch.arange(len(s))
-    parts = [s.select(some) for some in (every[:cut], every[cut:]) if len(some)]
+    parts = [select(s, some) for some in (every[:cut], every[cut:]) if len(some)]
     for name, f in BY_PARTS.items():
         whole = totals(f(s))
         if len(parts) == 2:
@@ -76,26 +75,24 @@ def test_a_contribution_is_what_the_others_leave_to_say(lengths, seed, spread):
         torch.testing.assert_close(influence(terms, whole), expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("small", [1e-9, 0.5])
-def test_ended_episodes_contribute_alike_by_series_and_time_by_time(small, monkeypatch):
+def test_ended_episodes_contribute_alike_by_series_and_time_by_time():
     """Some hold more than a hundredth of the weight, most of them do not."""
-    from reweigh.core import terms as module
-
     s = sample([1, 30, 2, 0, 5, 29] * 60, 8, spread=0.4)
-    terms = importance.weighted_per_decision(s)
+    terms = rw.recipes.weighted_per_decision.terms(s)
     whole = totals(terms)
-    expected = influence(terms, whole)
-    monkeypatch.setattr(module, "_SMALL", small)
-    monkeypatch.setattr(module, "_POWERS", 60)
-    monkeypatch.setattr(module, "_CELLS", 100)
-    torch.testing.assert_close(influence(terms, whole), expected, rtol=1e-10, atol=1e-10)
+    assert terms.weighted is not None
+    last = s.segments.last(terms.weighted.log_weights) - whole.log_sums[-1]
+    ended = s.segments.lengths < 30
+    assert 0 < int((last[ended].exp() > 0.01).sum()) < 30
+    expected = len(s) * whole.value - (len(s) - 1) * leave_one_out(terms)
+    torch.testing.assert_close(influence(terms, whole), expected, rtol=1e-8, atol=1e-8)
 
 
 def test_an_episode_with_all_the_weight_contributes_the_estimate():
     s = sample([3, 3, 3], 2)
     alone = s.log_prob_target.clone()
     alone[:3] += 100.0
-    terms = importance.weighted_per_decision(replace(s, log_prob_target=alone))
+    terms = rw.recipes.weighted_per_decision.terms(replace(s, log_prob_target=alone))
     whole = totals(terms)
     assert float(influence(terms, whole)[0]) == pytest.approx(float(whole.value), abs=1e-6)
 
@@ -126,10 +123,10 @@ def test_self_normalised_estimates_do_not_know_a_common_factor():
 def test_rewards_at_the_end_make_per_decision_and_trajectory_weights_one():
     s = sample([4, 4, 4], 2)
     s = replace(s, rewards=torch.where(s.segments.is_last, s.rewards, 0.0))
-    per_decision, whole = importance.per_decision(s), importance.importance_sampling(s)
+    per_decision, whole = rw.recipes.per_decision.terms(s), rw.recipes.importance_sampling.terms(s)
     assert value(per_decision) == pytest.approx(value(whole), rel=1e-12)
-    weighted = importance.weighted_per_decision(s)
-    assert value(weighted) == pytest.approx(value(importance.weighted_importance_sampling(s)))
+    weighted = rw.recipes.weighted_per_decision.terms(s)
+    assert value(weighted) == pytest.approx(value(rw.recipes.weighted_importance_sampling.terms(s)))
 
 
 def test_the_weight_of_an_ended_episode_goes_on():
@@ -138,7 +135,7 @@ def test_the_weight_of_an_ended_episode_goes_on():
     zeros = torch.zeros(3, dtype=torch.float64)
     s = replace(s, rewards=torch.tensor([0.0, 0.0, 10.0]), discount=1.0)
     s = replace(s, log_prob_target=zeros, log_prob_behaviour=zeros)
-    assert value(importance.weighted_per_decision(s)) == 5.0
+    assert value(rw.recipes.weighted_per_decision.terms(s)) == 5.0
 
 
 @pytest.mark.parametrize("drift", [-0.5, 0.5])
@@ -149,7 +146,7 @@ def test_ten_thousand_steps_overflow_nothing(drift):
         assert torch.isfinite(totals(terms).value), name
         assert influence(terms, totals(terms)).isfinite().all(), name
     equal = replace(s, log_prob_target=s.log_prob_behaviour)
-    assert value(importance.per_decision(equal)) == pytest.approx(float(equal.returns.mean()))
+    assert value(rw.recipes.per_decision.terms(equal)) == pytest.approx(float(equal.returns.mean()))
 
 
 def test_an_action_that_the_target_never_takes_has_weight_0_and_no_nan():
@@ -169,22 +166,22 @@ def test_an_action_that_the_target_never_takes_has_weight_0_and_no_nan():
     first = float(later.rewards[1] * later.log_ratios[1].exp())
     first += float(later.rewards[4] * later.log_ratios[4].exp())
     first /= float(later.log_ratios[1].exp() + later.log_ratios[4].exp())
-    assert value(importance.weighted_per_decision(later)) == pytest.approx(first)
+    assert value(rw.recipes.weighted_per_decision.terms(later)) == pytest.approx(first)
 
 
 def test_truncation_bounds_what_a_term_can_be():
     s = sample([5] * 50, 5, spread=1.0)
     lowest = float(s.returns.min())
-    terms = importance.truncated(s, maximum=2.0, lowest_return=lowest).plain
+    terms = truncated.terms(s, maximum=2.0, lowest_return=lowest).plain
     assert terms.min() >= lowest
     assert terms.max() <= lowest + 2.0 * (s.returns.max() - lowest)
     with pytest.raises(ValueError, match="maximum must"):
-        importance.truncated(s, maximum=0.0, lowest_return=lowest)
+        truncated.terms(s, maximum=0.0, lowest_return=lowest)
     with pytest.raises(ValueError, match=r"less than lowest_return, 0: .*--return-range"):
-        importance.truncated(s)
+        truncated.terms(s)
     gains = replace(s, rewards=s.rewards.abs())
-    whole = importance.truncated(gains, maximum=torch.inf)
-    assert value(whole) == pytest.approx(value(importance.importance_sampling(gains)))
+    whole = truncated.terms(gains, maximum=torch.inf)
+    assert value(whole) == pytest.approx(value(rw.recipes.importance_sampling.terms(gains)))
 
 
 @given(lengths=lengths, seed=st.integers(0, 1000))
@@ -195,7 +192,7 @@ def test_leaving_one_out_is_the_estimate_of_the_others(lengths, seed):
         found = leave_one_out(f(s))
         for i in range(len(s)):
             others = torch.tensor([j for j in range(len(s)) if j != i])
-            expected = value(f(s.select(others)))
+            expected = value(f(select(s, others)))
             assert float(found[i]) == pytest.approx(expected, abs=1e-10), name
 
 
@@ -205,19 +202,15 @@ def test_resampling_is_the_estimate_of_the_drawn_episodes():
     drawn = torch.randint(len(s), (20, len(s)), generator=generator)
     for name, f in CLASSIC.items():
         found = resampled(f(s), resamples=20, seed=11)
-        expected = [value(f(s.select(episodes))) for episodes in drawn]
+        expected = [value(f(select(s, episodes))) for episodes in drawn]
         assert found.tolist() == pytest.approx(expected, abs=1e-10), name
 
 
-def test_resampling_in_blocks_of_time_and_of_resamples_changes_nothing(monkeypatch):
-    from reweigh.evaluation import bootstrap
-
+def test_resampling_in_blocks_of_time_and_of_resamples_changes_nothing():
     s = sample([3, 7, 1, 4], 7)
-    terms = importance.weighted_per_decision(s)
-    whole = leave_one_out(terms)
-    monkeypatch.setattr(bootstrap, "_CELLS", 8)
-    torch.testing.assert_close(leave_one_out(terms), whole)
-    assert len(resampled(terms, resamples=7, seed=0)) == 7
+    terms = rw.recipes.weighted_per_decision.terms(s)
+    torch.testing.assert_close(leave_one_out(terms, cells=8), leave_one_out(terms))
+    assert len(resampled(terms, resamples=7, seed=0, cells=8)) == 7
 
 
 def test_holes_and_padding_are_no_steps():
@@ -246,18 +239,14 @@ def test_what_a_sample_refuses():
     s = sample([2, 2])
     with pytest.raises(ValueError, match=r"discount must lie in \[0, 1\], got 1.5"):
         replace(s, discount=1.5)
-    with pytest.raises(ValueError, match="evaluation needs whole episodes"):
-        replace(s, segments=rw.Segments.packed([2, 2], time_start=torch.tensor([0, 3])))
     with pytest.raises(ValueError, match="rewards must have shape"):
         replace(s, rewards=s.rewards[:3])
-    missing = replace(s, log_prob_behaviour=torch.full((4,), torch.nan))
-    assert not missing.weighable
+    missing = replace(s, log_prob_behaviour=None)
     one = torch.where(s.segments.is_last & (s.segments.episode == 1), torch.nan, -1.0).double()
     with pytest.raises(ValueError, match="is nan at step 1 of episode 1"):
-        importance.per_decision(replace(s, log_prob_behaviour=one))
+        replace(s, log_prob_behaviour=one)
     with pytest.raises(ValueError, match="--estimate-behaviour"):
-        importance.per_decision(missing)
-    assert value(importance.behaviour(missing)) == value(importance.behaviour(s))
-    impossible = replace(s, log_prob_behaviour=s.log_prob_behaviour.clone().fill_(-torch.inf))
+        rw.recipes.per_decision.terms(missing)
+    assert value(rw.recipes.behaviour.terms(missing)) == value(rw.recipes.behaviour.terms(s))
     with pytest.raises(ValueError, match="step 0 of episode 0"):
-        importance.per_decision(impossible)
+        replace(s, log_prob_behaviour=s.log_prob_behaviour.clone().fill_(-torch.inf))

@@ -11,7 +11,7 @@ from problems import ending
 import reweigh as rw
 from reweigh.data.batch import Batch
 from reweigh.data.episodes import Folds, InMemory, Shares
-from reweigh.evaluation.sample import Sample
+from reweigh.evaluation.logged import Logged
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.division import HELD, Division, minibatches
 from reweigh.learning.learn import learning
@@ -64,8 +64,8 @@ def test_picked_episodes_are_those_and_nothing_else():
     batch = Batch.of(LOG)
     which = torch.tensor([7, 3, 250, 3])
     policy = PROBLEM.policy()
-    expected = Sample.of(batch, policy, discount=0.9).select(which)
-    found = Sample.of(batch.select(which), policy, discount=0.9)
+    expected = Logged.of(batch, policy, discount=0.9).select(which).sample
+    found = rw.sample_of(batch.select(which), policy, discount=0.9)
     for name in ("rewards", "log_prob_target", "log_prob_behaviour", "returns"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name))
     assert batch.select(which).episode.tolist() == which.tolist()

@@ -9,14 +9,13 @@ import torch
 from problems import ending, linear_quadratic
 from simulated import tabular_policy
 
+import reweigh as rw
 from reweigh.core.diagnostics import doubts, read, weight_health
 from reweigh.core.terms import influence, totals
 from reweigh.data.episodes import InMemory, Shares
-from reweigh.evaluation import importance
-from reweigh.evaluation.sample import Sample
-from reweigh.learning.critic import Critic, fitted_critic
+from reweigh.evaluation.logged import Logged
+from reweigh.learning.critic import ValueFunction, fitted_critic
 from reweigh.learning.division import Division
-from reweigh.learning.estimators import weighted_terms
 from reweigh.learning.improvement import (
     Comparison,
     Gain,
@@ -31,12 +30,13 @@ from reweigh.learning.improvement import (
     weight_doubts,
     within_a_sentence,
 )
+from reweigh.recipes.values import weighted_doubly_robust
 
 PROBLEM = ending(horizon=6)
 DISCOUNT = PROBLEM.discount
 LOG = PROBLEM.sample(600, seed=0)
 ALL = Division.of(InMemory(LOG), Shares(0.2, 0.4, 0), steps=LOG.steps).test
-SAMPLES = [Sample.of(batch, PROBLEM.policy(), discount=DISCOUNT) for batch in ALL.batches()]
+LOGS = [Logged.of(batch, PROBLEM.policy(), discount=DISCOUNT) for batch in ALL.batches()]
 
 
 def found(policy=None, level=0.95):
@@ -48,8 +48,11 @@ def test_the_gain_is_the_difference_of_the_two_estimates():
     compared = found()
     both = compared.learnt.value - compared.behaviour.value
     assert compared.gain.estimate.value == pytest.approx(both, abs=1e-12)
-    (sample,) = SAMPLES
-    parts = importance.weighted_per_decision(sample), importance.behaviour(sample)
+    sample = LOGS[0].sample
+    parts = (
+        rw.recipes.weighted_per_decision.terms(sample),
+        rw.recipes.behaviour.terms(sample),
+    )
     contributions = [influence(terms, totals(terms)) for terms in parts]
     difference = contributions[0] - contributions[1]
     error = float(difference.std()) / math.sqrt(len(sample))
@@ -71,7 +74,7 @@ def test_the_behaviour_gains_nothing_on_itself_without_any_error():
 
 def test_bounds_are_one_sided():
     compared = found()
-    (sample,) = SAMPLES
+    sample = LOGS[0].sample
     estimate = compared.gain.estimate
     assert estimate.level == pytest.approx(0.9)
     # Student's 95 % quantile is 1.65 at so many degrees of freedom, and at fewer it is larger.
@@ -101,7 +104,7 @@ def test_parts_of_a_log_give_the_numbers_of_the_whole():
 
 
 def test_the_range_of_the_returns_is_that_of_the_sample():
-    returns = torch.cat([sample.returns for sample in SAMPLES])
+    returns = torch.cat([log.sample.returns for log in LOGS])
     assert found().gain.returns == pytest.approx(float(returns.max() - returns.min()))
 
 
@@ -179,10 +182,10 @@ def test_a_policy_that_turns_to_actions_that_are_not_logged_is_doubted(turned):
 def test_the_error_of_the_mean_weight_is_exact_where_all_weights_are_near_one():
     probabilities = PROBLEM.behaviour.copy()
     probabilities[0] *= [1 + 1e-9, 1 - 1e-9, 1]
-    (sample,) = SAMPLES
+    (log,) = LOGS
     policy = tabular_policy(probabilities)
     own = compare(ALL, policy, None, discount=DISCOUNT, level=0.95).gain.weights.standard_error
-    weights = Sample.of(sample.batch, policy, discount=DISCOUNT).log_trajectory
+    weights = rw.sample_of(log.batch, policy, discount=DISCOUNT).log_trajectory
     assert own == pytest.approx(float(weights.expm1().std()) / math.sqrt(len(weights)), rel=1e-6)
     assert 1e-12 < own < 1e-8
 
@@ -235,9 +238,9 @@ def test_a_doubt_is_said_within_a_sentence():
 
 
 def test_terms_of_a_gain_are_those_of_the_estimate_less_the_returns():
-    (sample,) = SAMPLES
+    sample = LOGS[0].sample
     values = torch.linspace(-1, 1, len(sample.rewards), dtype=torch.float64)
-    terms, plain = improvement(sample, values), weighted_terms(sample, values)
+    terms, plain = improvement(sample, values), weighted_doubly_robust.terms(sample, values, values)
     torch.testing.assert_close(terms.plain, plain.plain - sample.returns)
     assert terms.weighted is not None
     assert plain.weighted is not None
@@ -329,7 +332,7 @@ def lively(critic):
 
 def test_observations_of_any_kind_are_seen():
     (batch,) = parts_of(LOG)[0].batches()
-    one_hot = lively(Critic(batch, discount=1.0, hidden=(), seed=0))
+    one_hot = lively(ValueFunction(batch, discount=1.0, hidden=(), seed=0))
     assert one_hot.classes == int(batch.observations.max()) + 1
     beyond = replace(batch, observations=batch.observations + 100)
     torch.testing.assert_close(
@@ -344,12 +347,12 @@ def test_observations_of_any_kind_are_seen():
         1e9 + batch.observations.double(),
     ):
         critic = lively(
-            Critic(replace(batch, observations=seen), discount=1.0, hidden=(4,), seed=0)
+            ValueFunction(replace(batch, observations=seen), discount=1.0, hidden=(4,), seed=0)
         )
         assert critic.classes == 0
         values = critic(replace(batch, observations=seen))
         assert values.isfinite().all()
         assert len(values.unique()) > 5 * PROBLEM.horizon // 2
     table = batch.observations.reshape(-1, 1, 1).expand(-1, 2, 3)
-    critic = Critic(replace(batch, observations=table), discount=1.0, hidden=(), seed=0)
+    critic = ValueFunction(replace(batch, observations=table), discount=1.0, hidden=(), seed=0)
     assert critic.size == 7

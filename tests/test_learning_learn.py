@@ -43,7 +43,7 @@ def worth(policy, problem=PROBLEM):
 
 @pytest.mark.parametrize(
     "estimator",
-    ["weighted_per_decision", "per_decision", "weighted_doubly_robust", "doubly_robust", "step"],
+    ["weighted_per_decision", "per_decision", "weighted_doubly_robust", "doubly_robust", "ppo"],
 )
 def test_every_estimator_finds_an_improvement_that_is_one(estimator):
     learnt = learnt_from(estimator=estimator)
@@ -147,7 +147,7 @@ def test_a_policy_that_turns_to_unlogged_actions_is_not_taken_for_good(guarded, 
         )
     log = problem.sample(1000, seed=0)
     learnt = learnt_from(
-        log, policy, problem, estimator="weighted_per_decision", patience=30, min_ess=0.3
+        log, policy, problem, estimator="weighted_per_decision", patience=30, min_episode_ess=0.3
     )
     assert learnt.shown == (not guarded)
 
@@ -213,7 +213,9 @@ def test_a_policy_is_chosen_with_a_margin_to_the_test_of_its_weights():
     """As far as it is let: at each edge of what is believed the test would refuse every other."""
     weights = []
     for seed in range(4):
-        learnt = learnt_from(PROBLEM.sample(600, seed=seed), min_ess=0.0, seed=seed, patience=30)
+        learnt = learnt_from(
+            PROBLEM.sample(600, seed=seed), min_episode_ess=0.0, seed=seed, patience=30
+        )
         assert learnt.comparison is not None
         weights.append(learnt.comparison.gain.weights.effective_sample_size)
     assert min(weights) > 55
@@ -241,16 +243,16 @@ def test_a_gain_that_what_never_happened_may_account_for_is_the_reason_that_is_g
 
 
 def test_a_trust_region_without_room_is_the_reason_that_is_given():
-    learnt = learnt_from(min_ess=0.9999999)
+    learnt = learnt_from(min_episode_ess=0.9999999)
     assert [p.undone for p in learnt.progress] == ["ess"] * 3
     assert learnt.verdict == (
         "no improvement shown at 95 %: every epoch went beyond the trust region and was undone: "
-        "min_ess is 0.9999999, which leaves no room to learn in"
+        "min_episode_ess is 0.9999999, which leaves no room to learn in"
     )
-    lucky = learnt_from(altered(1, sign=-1), max_kl=1e-4, patience=100)
+    lucky = learnt_from(altered(1, sign=-1), max_kl_from_behaviour=1e-4, patience=100)
     assert lucky.verdict == (
         "no improvement shown at 95 %: nothing that was learnt was better on the validation "
-        "episodes before the trust region ended it: max_kl is 0.0001"
+        "episodes before the trust region ended it: max_kl_from_behaviour is 0.0001"
     )
 
 
@@ -264,18 +266,22 @@ def test_nothing_better_on_the_validation_episodes_is_the_reason_otherwise():
 
 def test_a_start_inside_the_usual_trust_region_is_not_blamed(stored):
     match = (
-        "min_ess is 0.999999, which leaves no room: with the policy to begin with, the weights of "
+        "min_episode_ess is 0.999999, which leaves no room: with the policy to begin with, the weights of "
         r"the episodes to learn from have an effective sample size of 9\d\.\d+ % .* default is 0.5"
     )
     with pytest.raises(ValueError, match=match):
-        learn(stored, config=replace(QUICK, min_ess=0.999999))
+        learn(stored, config=replace(QUICK, min_episode_ess=0.999999))
 
 
 # ------------------------------------------------------------------ the trust region
 
 
 @pytest.mark.parametrize(
-    ("options", "bound"), [({"min_ess": 0.9}, "ess"), ({"max_kl": 0.01, "min_ess": 0.0}, "kl")]
+    ("options", "bound"),
+    [
+        ({"min_episode_ess": 0.9}, "ess"),
+        ({"max_kl_from_behaviour": 0.01, "min_episode_ess": 0.0}, "kl"),
+    ],
 )
 def test_an_epoch_beyond_the_trust_region_is_undone_and_the_step_halved(options, bound):
     learnt = learnt_from(**options, patience=100)
@@ -283,7 +289,9 @@ def test_an_epoch_beyond_the_trust_region_is_undone_and_the_step_halved(options,
     assert undone[-3:] == [True] * 3
     assert {p.undone for p in learnt.progress if p.undone} == {bound}
     for p in learnt.progress:
-        inside = p.ess >= options.get("min_ess", 0) and p.kl <= options.get("max_kl", 1)
+        inside = p.ess >= options.get("min_episode_ess", 0) and p.kl <= options.get(
+            "max_kl_from_behaviour", 1
+        )
         assert inside == (p.undone is None)
         assert (p.improvement is None) == (p.predicted_bound is None) == (not inside)
     standing = [p.kl for p in learnt.progress if not p.undone]
@@ -294,7 +302,7 @@ def test_an_epoch_beyond_the_trust_region_is_undone_and_the_step_halved(options,
 
 
 def test_the_trust_region_of_the_step_estimator_is_of_steps():
-    learnt = learnt_from(estimator="step", min_ess=0.97, patience=100, epochs=30)
+    learnt = learnt_from(estimator="ppo", min_episode_ess=0.97, patience=100, epochs=30)
     assert learnt.progress[0].undone is None
     last = [p for p in learnt.progress if not p.undone][-1]
     assert last.ess >= 0.97
@@ -497,11 +505,11 @@ def test_a_policy_that_diverges_is_said():
         ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"seed": 2**64}, f"seed is {2**64}; it must be at most {2**64 - 1}"),
         ({"threads": 100_000}, r"threads is 100000; it must be at most \d+, the processors here"),
-        ({"max_kl": 0.0}, "max_kl is 0.0; it must be positive"),
+        ({"max_kl_from_behaviour": 0.0}, "max_kl_from_behaviour is 0.0; it must be positive"),
         ({"pace": -1.0}, "pace is -1.0"),
         ({"discount": 1.1}, "discount is 1.1; it must be between 0 and 1"),
-        ({"min_ess": -0.1}, "min_ess is -0.1"),
-        ({"min_ess": 1.0}, "only the behaviour itself has that"),
+        ({"min_episode_ess": -0.1}, "min_episode_ess is -0.1"),
+        ({"min_episode_ess": 1.0}, "only the behaviour itself has that"),
         ({"validation": 0.0}, "validation is 0.0; it must be a share"),
         ({"test": 1.0}, "test is 1.0; it must be a share"),
         ({"validation": 0.5, "test": 0.5}, "nothing is left to learn from"),

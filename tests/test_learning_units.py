@@ -9,9 +9,8 @@ from problems import improvable
 
 from reweigh.data.batch import Batch
 from reweigh.learning.config import LearnConfig
-from reweigh.learning.critic import Critic
+from reweigh.learning.critic import ValueFunction, unit_of
 from reweigh.learning.learn import learn
-from reweigh.learning.units import unit_of
 
 PROBLEM = improvable(1, horizon=5)
 LOG = PROBLEM.sample(600, seed=0)
@@ -31,7 +30,7 @@ def outcome(estimator, factor=1.0, offset=0.0, discount=1.0):
     return (learnt.shown, best), (gain.value / factor, gain.low / factor)
 
 
-@pytest.mark.parametrize("estimator", ["weighted_doubly_robust", "weighted_per_decision", "step"])
+@pytest.mark.parametrize("estimator", ["weighted_doubly_robust", "weighted_per_decision", "ppo"])
 @pytest.mark.parametrize(
     ("factor", "offset"),
     [(1e-6, 0.0), (1e-4, 3.0), (1e6, 0.0), (1.0, 1e9), (1e-6, -1.0), (1e6, 1e12)],
@@ -47,12 +46,12 @@ def test_what_is_learnt_does_not_depend_on_the_unit_of_the_rewards(estimator, fa
 
 
 def test_the_step_estimator_has_no_smallest_unit():
-    assert outcome("step", 1e-12)[1] == pytest.approx(outcome("step")[1], rel=1e-3)
+    assert outcome("ppo", 1e-12)[1] == pytest.approx(outcome("ppo")[1], rel=1e-3)
 
 
 def critic_of(rewards, discount=0.9):
     batch = Batch.of(replace(LOG, rewards=rewards))
-    return Critic(batch, discount=discount, hidden=(8,), seed=0), batch
+    return ValueFunction(batch, discount=discount, hidden=(8,), seed=0), batch
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -1e-30, 1e12])

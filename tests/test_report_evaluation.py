@@ -31,8 +31,8 @@ from rich.cells import cell_len
 
 import reweigh as rw
 from reweigh.acting.tabular import TabularPolicy
+from reweigh.data.episodes import Unfinished
 from reweigh.evaluation import intervals
-from reweigh.evaluation.estimates import Unfinished
 from reweigh.report import evaluation_wording as said
 from reweigh.report import wording
 from reweigh.report.evaluation_table import evaluation_json, print_evaluation
@@ -89,15 +89,15 @@ def test_it_says_what_was_evaluated_and_how():
 @pytest.mark.parametrize(
     ("unfinished", "note"),
     [
-        (Unfinished(2, 31, 26), "2 of 26 episodes (31 steps) have no end yet and are left out."),
-        (Unfinished(1, 5, 1002), "1 of 1,002 episodes (5 steps) has no end yet and is left out."),
+        (Unfinished(2, 31), "2 of 1,002 episodes (31 steps) have no end yet and are left out."),
+        (Unfinished(1, 5), "1 of 1,001 episodes (5 steps) has no end yet and is left out."),
     ],
 )
 def test_unfinished_episodes_are_said_in_one_note(unfinished, note):
     made = evaluation(unfinished=unfinished)
     assert words(printed(made)).count(note) == 1
     assert strictly(evaluation_json(made))["unfinished"] == unfinished._asdict()
-    assert strictly(evaluation_json(evaluation()))["unfinished"] is None
+    assert strictly(evaluation_json(evaluation()))["unfinished"] == {"episodes": 0, "steps": 0}
     assert "no end yet" not in printed(evaluation())
 
 
@@ -188,7 +188,7 @@ def test_nan_infinity_and_huge_numbers_are_shown_as_such():
     rows = cells(printed(evaluation(BEHAVIOUR, HUGE, LOST, OPEN)))
     assert rows["importance_sampling"][:3] == ["1.20e+30", "3.00e+29", "6.00e+29 to 1.80e+30"]
     assert rows["per_decision"][:6] == ["-", "-", "-", "0", "0.0%", "none"]
-    assert rows["truncated"][:3] == ["3.00", "inf", "-inf to inf"]
+    assert rows["truncated_importance_sampling"][:3] == ["3.00", "inf", "-inf to inf"]
     text = printed(evaluation(ALONE, LOST, episodes=1))
     assert cells(text)["behaviour"] == ["7.000", "-", "-", "-", "-", "-"]
 
@@ -209,7 +209,8 @@ def chosen(*estimates):
 
 
 def test_the_first_look_is_the_believable_self_normalised_one_of_the_least_error():
-    others = estimate("per_decision", 1.0, 0.1), estimate("truncated", 1.0, 0.01)
+    bounded = "truncated_importance_sampling"
+    others = estimate("per_decision", 1.0, 0.1), estimate(bounded, 1.0, 0.01)
     pair = (
         estimate("weighted_importance_sampling", 1.0, 0.5),
         estimate("weighted_doubly_robust", 1.0, 0.4),
@@ -218,10 +219,10 @@ def test_the_first_look_is_the_believable_self_normalised_one_of_the_least_error
     assert chosen(BEHAVIOUR, *others, *pair, tempting) == "weighted_doubly_robust"
     assert chosen(BEHAVIOUR, *others, pair[0]) == "weighted_importance_sampling"
     assert chosen(BEHAVIOUR, *others, tempting) == "per_decision"
-    assert chosen(BEHAVIOUR, others[1], tempting) == "truncated"
+    assert chosen(BEHAVIOUR, others[1], tempting) == bounded
     assert chosen(BEHAVIOUR, tempting) is None
     assert chosen(BEHAVIOUR) is None
-    assert chosen(BEHAVIOUR, estimate("per_decision", 1.0, NAN), others[1]) == "truncated"
+    assert chosen(BEHAVIOUR, estimate("per_decision", 1.0, NAN), others[1]) == bounded
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_the_verdict_names_the_estimate_and_compares_it_with_the_behaviour(value
 def test_the_verdict_is_hedged_where_it_must_be():
     estimated = evaluation(behaviour="estimated by counts")
     assert said.verdict(estimated).endswith("as far as the estimated log-probabilities are right.")
-    low = estimate("truncated", 10.0, 0.5)
+    low = estimate("truncated_importance_sampling", 10.0, 0.5)
     assert "which shows nothing" in said.verdict(evaluation(BEHAVIOUR, low))
     assert said.verdict(evaluation(SURE)).endswith("Its 95% interval is 22.45 to 24.37.")
     assert said.standing(evaluation(ALONE, SURE), SURE) is None
@@ -342,7 +343,7 @@ def test_json_holds_everything():
 def test_json_has_null_for_what_is_no_number():
     read = strictly(evaluation_json(evaluation(BEHAVIOUR, HUGE, LOST, OPEN)))
     assert read["estimates"]["per_decision"]["value"] is None
-    assert read["estimates"]["truncated"]["low"] is None
+    assert read["estimates"]["truncated_importance_sampling"]["low"] is None
     assert read["estimates"]["importance_sampling"]["value"] == 1.2e30
     assert read["estimates"]["behaviour"]["k_hat"] is None
     assert read["look_first"] is read["beside_behaviour"] is None

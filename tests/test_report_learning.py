@@ -19,10 +19,10 @@ from torch import nn
 import reweigh as rw
 from reweigh.acting.tabular import TabularPolicy
 from reweigh.core.diagnostics import read, weight_health
-from reweigh.learning.config import LearnConfig
+from reweigh.data.episodes import Unfinished
+from reweigh.learning.config import EpochProgress, LearnConfig
 from reweigh.learning.improvement import Comparison, Gain
 from reweigh.learning.learn import Learnt, learning
-from reweigh.learning.progress import EpochProgress
 from reweigh.learning.start import Counts, Start
 from reweigh.report.learning_display import LearningDisplay, line
 from reweigh.report.learning_summary import learnt_json, outcome, print_learnt
@@ -69,6 +69,7 @@ def learnt(**changes) -> Learnt:
         candidate=nn.Identity(),
         start=Start(nn.Identity(), None, estimated=False, unseen=True),
         counts=Counts(training=812, validation=406, test=80),
+        unfinished=Unfinished(0, 0),
         progress=HISTORY,
         notes=("The log's log-probabilities are not recorded.",),
     )

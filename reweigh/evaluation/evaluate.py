@@ -30,10 +30,8 @@ from reweigh.evaluation.methods import (
 from reweigh.evaluation.policies import require_choices
 from reweigh.recipes import ValueRecipe
 
-IN_MEMORY = 2_000_000
+HELD = 2_000_000
 """Steps up to which a log is held in memory, and methods are asked that need it there."""
-
-_PART = 500_000
 
 
 def evaluate(
@@ -44,6 +42,7 @@ def evaluate(
     methods: Mapping[str, ValueRecipe | Estimator] | None = None,
     interval: ConfidenceInterval = student_t,
     level: float = 0.95,
+    held: int = HELD,
 ) -> Evaluation:
     """What a policy is worth, `J = E_θ[Σ_t γ^t r_t]`, from episodes that others sampled.
 
@@ -55,6 +54,8 @@ def evaluate(
             default `default_methods`.
         interval: Makes the confidence intervals.
         level: Their level.
+        held: Steps up to which a log is held in memory. A larger one is read in parts of a
+            quarter as many steps, and by default asked `BY_PARTS` alone.
 
     Returns:
         An estimate from each method that applies, and why the others do not. With the behaviour
@@ -71,10 +72,11 @@ def evaluate(
     else:
         log.require_sound()
         steps = log.steps
-    asked = default_methods(log) if methods is None else methods
+    asked = default_methods(log, held=held) if methods is None else methods
     estimators = {name: estimator_of(method) for name, method in asked.items()}
+    streamed = steps > held and all(map(takes_parts, asked.values()))
     parts = _Parts(
-        _source(log, hold=steps <= IN_MEMORY or not all(map(takes_parts, asked.values()))),
+        _source(log, at_once=max(held // 4, 1) if streamed else None),
         lambda whole: Logged.of(Batch.of(whole), policy, discount=discount),
     )
     answers = estimate(parts, estimators, interval=interval, level=level)
@@ -102,11 +104,11 @@ def evaluate(
 
 
 def default_methods(
-    log: Trajectories | TrajectoryLog,
+    log: Trajectories | TrajectoryLog, *, held: int = HELD
 ) -> Mapping[str, ValueRecipe | Estimator]:
-    """The methods that a log is asked by default: beyond `IN_MEMORY` steps, only `BY_PARTS`."""
+    """The methods that a log is asked by default: beyond `held` steps, only `BY_PARTS`."""
     steps = log.steps if isinstance(log, Trajectories) else log.summary().steps
-    return BY_PARTS if steps > IN_MEMORY else all_methods(log)
+    return BY_PARTS if steps > held else all_methods(log)
 
 
 def all_methods(log: Trajectories | TrajectoryLog) -> Mapping[str, ValueRecipe | Estimator]:
@@ -115,11 +117,11 @@ def all_methods(log: Trajectories | TrajectoryLog) -> Mapping[str, ValueRecipe |
 
 
 def _source(
-    log: Trajectories | TrajectoryLog, *, hold: bool
+    log: Trajectories | TrajectoryLog, *, at_once: int | None
 ) -> Callable[[], Iterable[Trajectories]]:
-    """The log's episodes: at once if they are held in memory, otherwise read in each pass."""
-    if isinstance(log, TrajectoryLog) and not hold:
-        return lambda: log.stream_episodes(max_steps=_PART)
+    """The log in memory; or, `at_once` steps at a time, read anew in each pass."""
+    if isinstance(log, TrajectoryLog) and at_once is not None:
+        return lambda: log.stream_episodes(max_steps=at_once)
     return lambda: [log if isinstance(log, Trajectories) else log.read()]
 
 

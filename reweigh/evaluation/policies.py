@@ -13,12 +13,13 @@ AT_ONCE = 65_536
 
 
 @torch.no_grad()
-def log_prob(policy: nn.Module, batch: Batch) -> Tensor:
-    """`log π(a_t | s_t)` of every logged step, in chunks of `AT_ONCE`.
+def log_prob(policy: nn.Module, batch: Batch, *, at_once: int = AT_ONCE) -> Tensor:
+    """`log π(a_t | s_t)` of every logged step.
 
     Args:
         policy: A module from observations `[B, *observation]` to a distribution over `B` actions.
         batch: The logged steps.
+        at_once: Steps that the policy is evaluated on at once.
 
     Returns:
         `[S]` float64; `-inf` where the distribution says that the policy never takes the action.
@@ -29,7 +30,7 @@ def log_prob(policy: nn.Module, batch: Batch) -> Tensor:
     """
     parts = [torch.zeros(0, dtype=torch.float64)]
     for observations, actions in zip(
-        batch.observations.split(AT_ONCE), batch.actions.split(AT_ONCE), strict=True
+        batch.observations.split(at_once), batch.actions.split(at_once), strict=True
     ):
         distribution = act(policy, observations)
         if len(parts) == 1:

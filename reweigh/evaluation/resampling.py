@@ -11,11 +11,11 @@ from reweigh.core.sums import sum_of_others
 from reweigh.core.terms import Terms, totals
 from reweigh.evaluation.logged import Logged
 
-_CELLS = 4_000_000
+CELLS = 4_000_000
 """Numbers of the tables that are held at once."""
 
 
-def resampled(terms: Terms, *, resamples: int, seed: int) -> Tensor:
+def resampled(terms: Terms, *, resamples: int, seed: int, cells: int = CELLS) -> Tensor:
     """The estimates of samples drawn from the episodes with replacement, `[resamples]`.
 
     Each is normalised by the weights of the episodes that it drew.
@@ -24,6 +24,7 @@ def resampled(terms: Terms, *, resamples: int, seed: int) -> Tensor:
         terms: Of the whole sample.
         resamples: How many.
         seed: Draws them; the global random state is neither used nor changed.
+        cells: Numbers of the tables that are held at once.
 
     Returns:
         `[resamples]` float64. If all episodes are alike, they are the estimate.
@@ -32,23 +33,24 @@ def resampled(terms: Terms, *, resamples: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     terms, log_sums = _packed(terms)
     estimates = []
-    for some in torch.ones(resamples).split(max(_CELLS // count, 1)):
+    for some in torch.ones(resamples).split(max(cells // count, 1)):
         drawn = torch.randint(count, (len(some), count), generator=generator)
         times_drawn = torch.zeros(len(some), count, dtype=torch.float64)
         times_drawn.scatter_add_(1, drawn, torch.ones_like(times_drawn))
         estimate = times_drawn @ terms.plain / count
-        for shares, weighted in _tables(terms, log_sums):
+        for shares, weighted in _tables(terms, log_sums, cells):
             weights = times_drawn @ shares
             estimate += torch.where(weights > 0, times_drawn @ weighted / weights, 0.0).sum(1)
         estimates.append(estimate)
     return torch.cat(estimates)
 
 
-def leave_one_out(terms: Terms) -> Tensor:
+def leave_one_out(terms: Terms, *, cells: int = CELLS) -> Tensor:
     """The estimates without each episode in turn, `[N]` float64.
 
     Args:
         terms: Of the whole sample, of two episodes at least.
+        cells: As in `resampled`.
 
     Returns:
         `[N]`. Of a mean alone they are `(N V̂ - x_i) / (N - 1)`.
@@ -56,7 +58,7 @@ def leave_one_out(terms: Terms) -> Tensor:
     count = len(terms)
     terms, log_sums = _packed(terms)
     estimates = (terms.plain.sum() - terms.plain) / (count - 1)
-    for shares, weighted in _tables(terms, log_sums):
+    for shares, weighted in _tables(terms, log_sums, cells):
         # Summed over the others, not subtracted from all: one weight may be nearly all of them.
         remaining, values = sum_of_others(shares), sum_of_others(weighted)
         estimates += torch.where(remaining > 0, values / remaining, 0.0).sum(1)
@@ -68,7 +70,7 @@ def _packed(terms: Terms) -> tuple[Terms, Tensor]:
     return Terms.concatenate([terms]), totals(terms).log_sums
 
 
-def _tables(terms: Terms, log_sums: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _tables(terms: Terms, log_sums: Tensor, cells: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Shares `w_it / Σ_j w_jt`, and shares times values, `[N, t]` each, some times at a time."""
     if terms.weighted is None:
         return
@@ -78,7 +80,7 @@ def _tables(terms: Terms, log_sums: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     values = torch.cat([values, values.new_zeros(1)])
     lengths, last = segments.lengths.unsqueeze(1), (segments.stop - 1).unsqueeze(1)
     last = torch.where(lengths > 0, last, len(values) - 1)
-    for time in torch.arange(len(log_sums)).split(max(_CELLS // len(terms), 1)):
+    for time in torch.arange(len(log_sums)).split(max(cells // len(terms), 1)):
         here = torch.where(time < lengths, segments.start.unsqueeze(1) + time, last)
         scale = torch.where(log_sums[time] == -torch.inf, 0.0, log_sums[time])
         shares = (log_weights[here] - scale).exp()

@@ -181,14 +181,18 @@ def kernel_marginal(
     def value(part: Logged) -> Tensor:
         part = part.thinned(most_steps)
         m = ratios(part, bandwidth=best.bandwidth, ridges=(float(best.ridge),))
-        log_weights = m.log_state_ratios + part.sample.log_ratios
-        one_group = torch.zeros_like(part.segments.time)
-        weights = relative_weights(log_weights, one_group, 1, part.segments)
-        total = (weights * part.sample.discounted_rewards).sum()
-        return total / weights[part.segments.is_last].sum()
+        return value_by_renewal(m.log_state_ratios, part.sample)
 
     terms = refit(value, log, groups=groups)
     return replace(terms, diagnosed=_diagnosed(best.log_state_ratios, selected.sample))
+
+
+def value_by_renewal(log_state_ratios: Tensor, sample: Sample) -> Tensor:
+    """`Σ m ρ γ^t r / Σ m ρ 1[end]`, a scalar: the value a step over the ends a step."""
+    segments = sample.segments
+    log_weights = log_state_ratios + sample.log_ratios
+    weights = relative_weights(log_weights, torch.zeros_like(segments.time), 1, segments)
+    return (weights * sample.discounted_rewards).sum() / weights[segments.is_last].sum()
 
 
 def _over_time(log_m: Tensor, sample: Sample) -> Tensor:

@@ -120,7 +120,7 @@ def learning(
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        source, steps, unfinished = whole_episodes(log)
+        source, steps, unfinished = whole_episodes(log, at_once=at_once)
         shares = Shares(config.validation, config.test, config.seed)
         division = Division.of(source, shares, steps=steps, at_once=at_once, held=held)
         counts = require_learnable(division, discount=config.discount)

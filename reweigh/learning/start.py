@@ -146,9 +146,13 @@ def starting_policy(
 
 
 def whole_episodes(
-    log: TrajectoryLog | Trajectories | str | Path,
+    log: TrajectoryLog | Trajectories | str | Path, *, at_once: int = AT_ONCE
 ) -> tuple[Episodes, int, Unfinished]:
     """The whole episodes of a log as it is now, their steps, and what was left out.
+
+    Args:
+        log: Trajectories, a log, or the folder of one.
+        at_once: Steps of the log that are read at once.
 
     Raises:
         ValueError: The log has no whole episode; the folder is no log.
@@ -159,7 +163,7 @@ def whole_episodes(
     else:
         opened = (log if isinstance(log, TrajectoryLog) else TrajectoryLog.open(log)).at_present()
         source, steps = Chosen(opened, is_whole), opened.summary().steps
-        pieces = opened.stream_episodes(max_steps=AT_ONCE)
+        pieces = opened.stream_episodes(max_steps=at_once)
         counts = [leave_out_unfinished(piece)[1] for piece in pieces]
         unfinished = Unfinished(*(sum(column) for column in zip(*counts, strict=True)))
     if steps == unfinished.steps:
