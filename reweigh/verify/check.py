@@ -13,7 +13,7 @@ from torch import Tensor
 from reweigh.core import diagnostics, weights
 from reweigh.core.reduce import count_steps
 from reweigh.core.sample import Sample
-from reweigh.recipes import ALL
+from reweigh.recipes import ALL, truncated
 from reweigh.recipes.expectation import Gradient
 from reweigh.recipes.recipe import Recipe
 from reweigh.verify.batches import mean_gradient
@@ -70,7 +70,7 @@ def verify(golden: dict[str, Any], recipes: dict[str, Recipe] | None = None) -> 
 
     Args:
         golden: From `load`.
-        recipes: By name; without it all that are published, `recipes.ALL`.
+        recipes: By name; without it all that are published, `recipes.ALL`, and one truncated.
 
     Returns:
         A row for every recipe and for every name in the file, on each problem; and for every wrong
@@ -81,17 +81,15 @@ def verify(golden: dict[str, Any], recipes: dict[str, Recipe] | None = None) -> 
             input that cannot be made.
     """
     rows: list[Row] = []
+    bounded = truncated(ALL["per_decision"], maximum=1.5)
+    recipes = {**ALL, bounded.name: bounded} if recipes is None else recipes
     for file in entry(golden, "problems", list):
         problem = Problem.read(file)
         trial = Trial(problem, file)
         if not rows:
             rows += [_refusal_row(trial, name, recipe) for name, recipe in WRONG.items()]
-        for name, recipe in (ALL if recipes is None else recipes).items():
-            errors, none_of, undeclared = trial.outcome(recipe)
-            row = Row(
-                problem.name, name, errors, str(recipe.expectation), tuple(undeclared), none_of
-            )
-            rows.append(replace(row, is_recipe=True))
+        for name, recipe in recipes.items():
+            rows.append(_recipe_row(trial, name, recipe))
         for group in _groups(trial, file):
             rows += [_estimator_row(trial, group, name) for name in group.results]
         rows.append(_diagnostics_row(problem, file))
@@ -99,10 +97,22 @@ def verify(golden: dict[str, Any], recipes: dict[str, Recipe] | None = None) -> 
     return rows + [Row("numerics", name, errors, "") for name, errors in numerics.items()]
 
 
+def _recipe_row(trial: Trial, name: str, recipe: Recipe) -> Row:
+    errors, none_of, undeclared = trial.outcome(recipe)
+    return Row(
+        trial.problem.name,
+        name,
+        errors,
+        str(recipe.expectation),
+        tuple(undeclared),
+        none_of,
+        is_recipe=True,
+    )
+
+
 def _refusal_row(trial: Trial, name: str, recipe: Recipe) -> Row:
-    errors, _, undeclared = trial.outcome(recipe)
-    refused = bool(undeclared) or any(error > TOLERANCE for error in errors.values())
-    return Row(WRONGLY_DECLARED, name, {"refused": 0.0 if refused else float("inf")}, "refused")
+    error = float("inf") if _recipe_row(trial, name, recipe).passed else 0.0
+    return Row(WRONGLY_DECLARED, name, {"refused": error}, "refused")
 
 
 class _Group(NamedTuple):

@@ -254,7 +254,10 @@ OF_MANY = {"pareto_smoothed"}
 
 KNOBS: dict[str, list[dict[str, Any]]] = {
     # No problem of the golden file returns less.
-    "truncated_importance_sampling": [{"lowest_return": -10.0}],
+    "truncated_importance_sampling": [
+        {"lowest_return": -10.0},
+        {"lowest_return": -10.0, "maximum": 1.2},
+    ],
     "ppo": [{}, {"clip": 0.05, "clip_high": 0.5}],
     "geppo": [{}, {"policy_weights": _two_policies}],
     "awr": [{}, {"temperature": 0.5, "maximum": 2.0}],
