@@ -41,5 +41,5 @@ MUTATIONS = [
     (SOURCES, "estimator if estimate_behaviour else None", "None"),
     (SOURCES, "partial(open_as, format)", "detect"),
     (FOLDERS, "inside if", "path if"),
-    (FOLDERS, "if not (p :=", "if (p :="),
+    (FOLDERS, "count(1)", "count(2)"),
 ]
