@@ -38,6 +38,13 @@ def is_time(kind: pa.DataType) -> bool:
     return pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_duration(kind)
 
 
+def floats_for_integers(kind: pa.DataType) -> pa.DataType:
+    """The type with floats for whole numbers, within lists too."""
+    if is_list(kind):
+        return pa.list_(floats_for_integers(kind.value_type))
+    return pa.float64() if pa.types.is_integer(kind) or pa.types.is_null(kind) else kind
+
+
 def depth(kind: pa.DataType) -> int:
     """How many lists are around each number."""
     return 1 + depth(kind.value_type) if is_list(kind) else 0

@@ -52,21 +52,17 @@ def step_source(
     """A source with one row a step.
 
     Args:
-        kind: What the source is, in words.
-        parts: The rows.
-        columns: Which column is what.
-        layout: What the user says of them.
+        kind: The source's format, in words.
         names: All columns that could be read.
-        environment: Its name, if the layout has none.
+        environment: The environment's name, if the layout has none.
         fixed_types: Whether the first rows tell the type and shape of all others.
         steps: How many there are; None if the types are not fixed: then all are counted.
     """
     schema, seen, doubts = survey(parts, columns, layout, environment, fixed_types=fixed_types)
 
     def read() -> Iterator[Trajectories]:
-        return _episodes(
-            parts(names_in(columns)), columns, schema, _Clock(_is_count(parts, columns))
-        )
+        clock = _Clock(_is_count(parts, columns))
+        return _episodes(parts(names_in(columns)), columns, schema, clock)
 
     return Source(
         format=kind,
@@ -140,16 +136,14 @@ class _Places:
             begins = np.append(self._ended, ended[:-1])
             numbers = self._episode + np.arange(1, begins.sum() + 1)
         else:
-            begins = np.append(
-                self._episode < 0 or labels[0] != self._label, labels[1:] != labels[:-1]
-            )
+            begins_here = self._episode < 0 or labels[0] != self._label
+            begins = np.append(begins_here, labels[1:] != labels[:-1])
             try:
                 numbers = self._labels.number(labels[begins])
             except RowError as error:
                 raise RowError(np.flatnonzero(begins)[error.row], error.text) from None
             self._label = labels[-1]
-        episode = np.append(self._episode, numbers)[np.cumsum(begins)]
-        rows = np.arange(len(ended))
+        episode, rows = np.append(self._episode, numbers)[np.cumsum(begins)], np.arange(len(ended))
         time = rows - np.maximum.accumulate(np.where(begins, rows, -1 - self._time))
         self._episode, self._time, self._ended = int(episode[-1]), int(time[-1]), bool(ended[-1])
         return episode, time
@@ -238,9 +232,8 @@ def log_steps(rows: Rows, columns: Columns, schema: TrajectorySchema) -> dict[st
         "log_prob_behaviour": np.full(len(rewards), np.nan),
         "policy_version": np.zeros(len(rewards), dtype=np.int64),
     }
-    if "next_observations" in columns:
-        values = joined("next_observations")
-        steps["next_observations"] = entries(values, schema.observation, "next_observations")
+    if (role := "next_observations") in columns:
+        steps[role] = entries(joined(role), schema.observation, role)
     if "log_prob_behaviour" in columns:
         steps["log_prob_behaviour"] = single("log_prob_behaviour").astype(np.float64)
     elif "probabilities" in columns:
@@ -264,7 +257,6 @@ def fragments(
     """Whole episodes, cut where the policy changed.
 
     Args:
-        steps: Columns of S steps, an episode's steps in order.
         final_observations: `[E, *observation]`, after each episode's last step; by default from
             `next_observations`, and without those the last observation once more.
         seeds: `[E]`, of each episode; by default unknown.

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from pyarrow import compute as pc
 
-from reweigh.data.importing.columns import is_list, is_text, is_time, numbers
+from reweigh.data.importing.columns import floats_for_integers, is_list, is_text, is_time, numbers
 from reweigh.data.importing.layout import USUAL, Layout, Source, columns_of, names_in
 from reweigh.data.importing.lists import list_source
 from reweigh.data.importing.steps import step_source
@@ -103,11 +103,6 @@ class TableRows:
 def numeric(array: pa.Array, name: str, *, first_row: int = 0) -> pa.Array:
     """The same column, without a dictionary; lists that are written as text become lists.
 
-    Args:
-        array: The column, or some of its rows.
-        name: Its name.
-        first_row: The number of the first row in the table, for messages.
-
     Raises:
         ValueError: Other text.
     """
@@ -149,9 +144,9 @@ def table_source(table: Table, layout: Layout, path: Path, *, fixed_types: bool)
 
     Args:
         table: The table.
-        layout: What the user says of its columns.
-        path: Where it is.
-        fixed_types: Whether the file says of which types its columns are.
+        layout: The user's description of the columns.
+        path: The file.
+        fixed_types: Whether the file declares the types of its columns.
     """
     names = table.schema.names
     columns = columns_of(names, layout, table.place)
@@ -188,20 +183,15 @@ def text_source(opening: Callable[[Types], Table], layout: Layout, path: Path) -
     table = opening({})
     columns = columns_of(table.schema.names, layout, table.place)
     for roles in _GUESSES:
-        types = {n: _floats(table.schema.field(n).type) for n in names_in(columns, *roles)}
+        types = {
+            n: floats_for_integers(table.schema.field(n).type) for n in names_in(columns, *roles)
+        }
         try:
             return table_source(opening(types), layout, path, fixed_types=False)
         except UnreadableError:
             if roles is _GUESSES[-1]:
                 raise
     raise AssertionError("the last guess returns or raises")
-
-
-def _floats(kind: pa.DataType) -> pa.DataType:
-    """The type with floats for whole numbers."""
-    if is_list(kind):
-        return pa.list_(_floats(kind.value_type))
-    return pa.float64() if pa.types.is_integer(kind) or pa.types.is_null(kind) else kind
 
 
 def csv(path: Path, layout: Layout, *, block_bytes: int = BLOCK_BYTES) -> Source:

@@ -35,15 +35,10 @@ READERS: Mapping[str, Reader] = {
 """What opens a source of each format."""
 
 _SUFFIXES = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".csv.gz": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".hdf5": "hdf5",
-    ".h5": "hdf5",
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
+    **dict.fromkeys((".csv", ".csv.gz"), "csv"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
+    **dict.fromkeys((".hdf5", ".h5"), "hdf5"),
     ".npz": "npz",
 }
 
