@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reweigh.data import Trajectories, TrajectoryLog
-from reweigh.data.importing import Layout, import_log
+from reweigh.data.importing import READERS, Layout, import_log
 
 
 @dataclass
@@ -129,6 +130,12 @@ def imported(source, folder: Path, **options):
     layout = options.pop("layout", Layout())
     report = import_log(source, path, layout=layout, **options)
     return report, TrajectoryLog.open(path).read()
+
+
+def in_pieces(kind: str, rows: int):
+    """A reader of a format that reads about so many rows at a time."""
+    text = kind in ("csv", "jsonl")
+    return partial(READERS[kind], **({"block_bytes": 120 * rows} if text else {"max_steps": rows}))
 
 
 def left_behind(folder: Path, *sources: str) -> list[str]:

@@ -135,7 +135,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(kind, tmp_path):
     stopped = Run.open(tmp_path / "stopped")
     finish(stopped)
     a, b = whole.log.read(), stopped.log.read()
-    for name in ("observations", "actions", "rewards", "log_probs", "final_observations"):
+    for name in ("observations", "actions", "rewards", "log_prob_behaviour", "final_observations"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     last = whole.policies.latest()
     x, y = whole.policies.load(last), stopped.policies.load(last)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_samples import CARTPOLE, assert_same_bits, random_trajectories
-from deltalake import DeltaTable, WriterProperties
+from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -209,6 +209,33 @@ def test_a_stream_is_of_the_moment_it_began(tmp_path):
     assert_same_bits(Trajectories.concatenate([*batches, *stream]), written)
 
 
+def test_a_log_as_it_was_has_nothing_of_what_came_later(tmp_path):
+    log = TrajectoryLog.create(tmp_path / "log", CARTPOLE)
+    written = fill(log, 2)
+    before = log.at_present()
+    later = fill(log, 1, first=2)
+    assert_same_bits(before.read(), written)
+    assert before.summary().steps == written.steps
+    assert_same_bits(log.read(), Trajectories.concatenate([written, later]))
+
+
+def test_episodes_come_whole_and_in_order_whichever_policies_took_their_steps(tmp_path):
+    """Episode 3 is begun by policy 0 and ended by policy 1, as episode 1 is; 2 has one policy."""
+    log = TrajectoryLog.create(tmp_path / "log", CARTPOLE)
+    fragments = replace(
+        random_trajectories(CARTPOLE, [3, 2, 4, 1, 5], np.random.default_rng(0)),
+        episode=np.array([1, 1, 2, 3, 3]),
+        time_start=np.array([0, 3, 0, 0, 1]),
+        policy_version=np.array([0, 1, 1, 0, 1]),
+    )
+    log.append(fragments.select(np.array([4, 0, 2])))
+    log.append(fragments.select(np.array([1, 3])))
+    for max_steps, counts in ((1, [2, 1, 2]), (9, [3, 2]), (100, [5])):
+        pieces = list(log.stream_episodes(max_steps=max_steps))
+        assert [len(piece) for piece in pieces] == counts
+        assert_same_bits(Trajectories.concatenate(pieces), fragments)
+
+
 def peak_bytes(monkeypatch, read, **arguments):
     """The most that numpy held at once, and Arrow whenever it handed over a file's rows."""
     arrow = []
@@ -229,14 +256,12 @@ def peak_bytes(monkeypatch, read, **arguments):
 
 @pytest.mark.parametrize("compacted", [False, True])
 def test_the_memory_of_a_stream_does_not_grow_with_the_log(tmp_path, monkeypatch, compacted):
-    monkeypatch.setattr(maintenance, "_FILE_BYTES", 1 << 20)
-    monkeypatch.setattr(maintenance, "_ROWS", WriterProperties(max_row_group_size=8))
     peaks = {}
     for appends in (4, 32):
         log = TrajectoryLog.create(tmp_path / str(appends), CARTPOLE)
         fill(log, appends, episodes=4, length=2000)
         if compacted:
-            maintenance.run(log.path)
+            maintenance.run(log.path, file_bytes=1 << 20, group_rows=8)
         peaks[appends] = peak_bytes(monkeypatch, log.stream, max_steps=4000)
         assert sum(batch.steps for batch in log.stream(max_steps=4000)) == appends * 8000
     # Arrow's threads may free late, so that the peaks are not quite the same.
@@ -310,7 +335,7 @@ def write_many(path, writer, appends):
         )
 
 
-def test_writers_at_once_lose_and_double_nothing(tmp_path, monkeypatch):
+def test_writers_at_once_lose_and_double_nothing(tmp_path):
     log = TrajectoryLog.create(tmp_path / "log", CARTPOLE)
     context = multiprocessing.get_context("spawn")
     writers, appends = 4, 40
@@ -320,9 +345,8 @@ def test_writers_at_once_lose_and_double_nothing(tmp_path, monkeypatch):
     ]
     for process in processes:
         process.start()
-    monkeypatch.setattr(maintenance, "_FILE_BYTES", 1 << 14)
     while any(process.is_alive() for process in processes):
-        maintenance.run(log.path)  # against their own as well
+        maintenance.run(log.path, file_bytes=1 << 14)  # against their own as well
         processes[0].join(0.05)
     for process in processes:
         process.join(60)

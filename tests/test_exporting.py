@@ -14,7 +14,7 @@ from importing_samples import left_behind
 from reweigh.data import ArraySpec, TrajectoryLog, TrajectorySchema
 from reweigh.data.exporting import export_log
 from reweigh.data.importing import Layout, import_log
-from reweigh.data.importing.unfinished import keep
+from reweigh.data.importing.write import keep
 from reweigh.data.schema import MISSING
 
 DTYPES = (

@@ -3,6 +3,7 @@
 import json
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import gymnasium as gym
 import minari
@@ -16,7 +17,7 @@ from minari.data_collector import EpisodeBuffer
 
 from reweigh.data import ArraySpec, TrajectoryLog
 from reweigh.data.importing import Layout, import_log
-from reweigh.data.importing.detect import open_as
+from reweigh.data.importing.write import open_source
 
 BOX = spaces.Box(-np.inf, np.inf, (2,), np.float64)
 FORMATS = ["hdf5", "parquet", "arrow"]
@@ -252,7 +253,7 @@ def test_choices_may_be_given(datasets, tmp_path):
 def test_a_step_that_cannot_be(datasets, tmp_path, kind):
     for i, (column, value, message) in enumerate(
         [
-            ("log_prob_behaviour", -np.inf, "in episode 1, step 2 has probability 0"),
+            ("log_prob_behaviour", -np.inf, "-inf in episode 1, step 2; an action of"),
             ("log_prob_behaviour", 0.5, "log_prob_behaviour: 0.5 in episode 1, step 2"),
             ("rewards", np.nan, "rewards: nan in episode 1, step 2"),
             ("actions", 3, "actions: 3 in episode 1, step 2"),
@@ -352,7 +353,7 @@ def test_a_folder_of_something_else_with_metadata(tmp_path):
     with pytest.raises(ValueError, match=r"mine/metadata.json is not the metadata .*--format"):
         import_log(tmp_path / "mine", tmp_path / "log")
     report = import_log(
-        tmp_path / "mine", tmp_path / "log", reader=lambda *source: open_as("parquet", *source)
+        tmp_path / "mine", tmp_path / "log", reader=partial(open_source, format="parquet")
     )
     assert report.steps == 5
 

@@ -15,15 +15,16 @@ from importing_samples import (
     episodes,
     expected,
     imported,
+    in_pieces,
     left_behind,
     step_rows,
     write,
 )
 
 from reweigh.data import ArraySpec, TrajectoryLog
-from reweigh.data.importing import Layout, import_log, source, table_files
-from reweigh.data.importing.detect import open_as
-from reweigh.data.importing.unfinished import truncated
+from reweigh.data.importing import Layout, import_log, open_source
+from reweigh.data.importing.write import truncated
+from reweigh.data.schema import rows_at_a_time
 
 SUFFIXES = ["parquet", "jsonl", "csv"]
 
@@ -83,25 +84,22 @@ def test_rows_of_episodes_come_back_bit_for_bit(tmp_path, suffix, discrete):
     lists=st.booleans(),
     rows=st.integers(1, 9),
 )
-def test_any_lengths_in_any_blocks_come_back(
-    tmp_path_factory, monkeypatch, lengths, discrete, lists, rows
-):
+def test_any_lengths_in_any_blocks_come_back(tmp_path_factory, lengths, discrete, lists, rows):
     """However the rows fall into the parts that are read: episodes end where they end."""
     folder = tmp_path_factory.mktemp("import")
     made = episodes(lengths, discrete=discrete)
     source = write(folder / "s.parquet", (episode_rows if lists else step_rows)(made))
-    monkeypatch.setattr(table_files, "MAX_STEPS", rows)
-    _, log = imported(source, folder, max_steps=rows)
+    _, log = imported(source, folder, reader=in_pieces("parquet", rows), max_steps=rows)
     assert_same_bits(log, expected(made))
 
 
-def test_small_blocks_of_text_come_back(tmp_path, monkeypatch):
+def test_small_blocks_of_text_come_back(tmp_path):
     made = episodes([30, 1, 50])
-    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 700)
     for suffix in ("csv", "jsonl"):
         (tmp_path / suffix).mkdir()
         source = write(tmp_path / suffix / f"s.{suffix}", step_rows(made))
-        assert_same_bits(imported(source, tmp_path / suffix)[1], expected(made))
+        _, log = imported(source, tmp_path / suffix, reader=in_pieces(suffix, 6))
+        assert_same_bits(log, expected(made))
 
 
 def test_lists_of_text_are_rows_of_episodes_too(tmp_path):
@@ -237,13 +235,16 @@ def test_log_probs_count_before_probabilities_and_neither_if_there_shall_be_none
     assert report.schema.behaviour == "recorded" and report.unread == ("log_prob",)
 
 
-def test_parquet_is_read_a_few_rows_at_a_time(tmp_path, monkeypatch):
-    path = write(tmp_path / "s.parquet", step_rows(episodes([9])))
-    monkeypatch.setattr(table_files, "MAX_STEPS", 4)
-    table = table_files.parquet_files([path])
-    assert [len(batch) for batch in table.batches(["reward"])] == [4, 4, 1]
-    monkeypatch.setattr(source, "_MAX_BYTES", 1)
-    assert len(next(table_files.parquet_files([path]).batches(["reward"]))) == 1
+def test_parquet_is_read_a_few_rows_at_a_time(tmp_path):
+    path = write(tmp_path / "s.parquet", step_rows(episodes([1] * 9)))
+    opened = in_pieces("parquet", 4)(path, Layout())
+    assert [part.steps for part in opened.read()] == [3, 4, 1, 1]  # the last episode may go on
+
+
+def test_large_rows_are_read_fewer_at_a_time():
+    assert rows_at_a_time(100, 1000) == 1000
+    assert rows_at_a_time((1 << 20) - 1, 1000) == 64
+    assert rows_at_a_time(1 << 30, 1000) == 1
 
 
 def test_densities_may_be_above_one(tmp_path):
@@ -292,13 +293,12 @@ def test_choices_may_be_given_and_make_floats_discrete(tmp_path):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("rows", [2, 100])
-def test_whole_floats_look_like_choices(tmp_path, monkeypatch, suffix, rows):
+def test_whole_floats_look_like_choices(tmp_path, suffix, rows):
     """They stay continuous, the report says what else they may be, and that can be done."""
-    monkeypatch.setattr(table_files, "MAX_STEPS", rows)
-    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 120 * rows)
+    reader = in_pieces(suffix, rows)
     made = step_rows(episodes([3, 4, 2]))
     source = write(tmp_path / f"s.{suffix}", [{**r, "action": float(r["action"])} for r in made])
-    report, log = imported(source, tmp_path)
+    report, log = imported(source, tmp_path, reader=reader)
     assert report.schema.action == ArraySpec("float64", ()) and log.actions.dtype == np.float64
     assert not report.schema.discrete_actions
     assert report.notes == (
@@ -306,7 +306,8 @@ def test_whole_floats_look_like_choices(tmp_path, monkeypatch, suffix, rows):
         "as continuous. If they are choices, import them by --choices 3.",
     )
     assert report.notes[0] in str(report)
-    report = import_log(source, tmp_path / "choices", layout=Layout(choices=(3,)))
+    layout = Layout(choices=(3,))
+    report = import_log(source, tmp_path / "choices", layout=layout, reader=reader)
     assert report.schema.action == ArraySpec("int64", (), (3,)) and report.notes == ()
     assert TrajectoryLog.open(report.log).read().actions.tolist() == log.actions.tolist()
 
@@ -322,12 +323,11 @@ def test_vectors_of_whole_floats_look_like_choices_each(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("value", [0.5, -1.0, 1e300])
-def test_other_floats_do_not_look_like_choices(tmp_path, monkeypatch, value):
+def test_other_floats_do_not_look_like_choices(tmp_path, value):
     """Although what is read first does."""
-    monkeypatch.setattr(table_files, "MAX_STEPS", 2)
     rows = [{**row, "action": float(row["action"])} for row in ROWS]
     source = write(tmp_path / "s.parquet", changed(rows, 7, action=value))
-    assert imported(source, tmp_path)[0].notes == ()
+    assert imported(source, tmp_path, reader=in_pieces("parquet", 2))[0].notes == ()
 
 
 def test_whole_numbers_are_states(tmp_path):
@@ -341,9 +341,9 @@ def test_whole_numbers_are_states(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_a_number_that_turns_out_not_whole_is_a_float(tmp_path, monkeypatch, suffix):
+def test_a_number_that_turns_out_not_whole_is_a_float(tmp_path, suffix):
     """Types are told from the first block of a text; later ones may teach better."""
-    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 500)
+    small = {"reader": in_pieces(suffix, 4)}
     rows = [
         {
             "episode": i // 10,
@@ -358,17 +358,17 @@ def test_a_number_that_turns_out_not_whole_is_a_float(tmp_path, monkeypatch, suf
     ]
     rows[150] |= {"reward": 0.5, "log_prob": -0.5}
     source = write(tmp_path / f"s.{suffix}", rows)
-    report, log = imported(source, tmp_path)
+    report, log = imported(source, tmp_path, **small)
     assert log.rewards.sum() == 0.5 and log.log_prob_behaviour.sum() == -199.5
     assert report.schema.observation == ArraySpec("int64", (), (4,))
     rows[151]["state"] = 1.5
     (tmp_path / "more").mkdir()
-    report, log = imported(write(tmp_path / f"t.{suffix}", rows), tmp_path / "more")
+    report, log = imported(write(tmp_path / f"t.{suffix}", rows), tmp_path / "more", **small)
     assert report.schema.observation == ArraySpec("float64", ())
     assert report.schema.action == ArraySpec("int64", (), (2,))
     rows[199]["action"] = 0.25
     (tmp_path / "most").mkdir()
-    report, log = imported(write(tmp_path / f"u.{suffix}", rows), tmp_path / "most")
+    report, log = imported(write(tmp_path / f"u.{suffix}", rows), tmp_path / "most", **small)
     assert not report.schema.discrete_actions and log.actions[199] == 0.25
 
 
@@ -456,10 +456,9 @@ def test_points_of_time_are_a_clock(tmp_path, kind):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("rows", [2, 100])
-def test_a_clock_that_goes_back_or_stands_still(tmp_path, monkeypatch, suffix, rows):
+def test_a_clock_that_goes_back_or_stands_still(tmp_path, suffix, rows):
     """The part that is read ends between the two rows, or does not."""
-    monkeypatch.setattr(table_files, "MAX_STEPS", rows)
-    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 120 * rows)
+    reader = in_pieces(suffix, rows)
     for wrong in (1.5, 0.25):
         clocks = [0.5, 1.5, 2.5, 0.5, 1.5, wrong, 3.5, 0.5, 1.5]
         refused(
@@ -468,23 +467,24 @@ def test_a_clock_that_goes_back_or_stands_still(tmp_path, monkeypatch, suffix, r
             rf"^time: it is {wrong} after 1.5: the rows are not sorted, or some are there twice "
             r"\(if the column is no clock of the steps: --time ''\), in episode 1, step 2.$",
             suffix=suffix,
+            reader=reader,
         )
     source = write(tmp_path / f"s.{suffix}", clocked(clocks))
-    report = import_log(source, tmp_path / "log", layout=Layout(time=""))
+    report = import_log(source, tmp_path / "log", layout=Layout(time=""), reader=reader)
     assert report.unread == ("time",)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("rows", [2, 100])
-def test_whole_floats_count_steps(tmp_path, monkeypatch, suffix, rows):
-    monkeypatch.setattr(table_files, "MAX_STEPS", rows)
-    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 120 * rows)
+def test_whole_floats_count_steps(tmp_path, suffix, rows):
+    reader = in_pieces(suffix, rows)
     clocks = [0.0, 1.0, 2.0, 0.0, 1.0, 3.0, 4.0, 0.0, 1.0]
     message = "^step: it is 3 after 1: steps are missing.* in episode 1, step 2.$"
-    refused(tmp_path, clocked(clocks, "step"), message, suffix=suffix)
+    refused(tmp_path, clocked(clocks, "step"), message, suffix=suffix, reader=reader)
     (tmp_path / "halves").mkdir()
     source = write(tmp_path / "halves" / f"s.{suffix}", clocked([*clocks[:-1], 1.5], "step"))
-    assert imported(source, tmp_path / "halves")[0].columns["time"] == ("step",)
+    report, _ = imported(source, tmp_path / "halves", reader=reader)
+    assert report.columns["time"] == ("step",)
 
 
 def test_a_count_of_steps_with_a_gap_for_a_value(tmp_path):
@@ -579,7 +579,10 @@ LISTS = episode_rows(episodes([3, 4, 2]))
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"log_prob": float("-inf")}, "in episode 1, step 2 has probability 0 under the behaviour"),
+        (
+            {"log_prob": float("-inf")},
+            "-inf in episode 1, step 2; an action of probability 0",
+        ),
         ({"log_prob": 0.1}, "log_prob_behaviour: 0.1 in episode 1, step 2; .* is at most 0"),
         ({"log_prob": float("nan")}, "log_prob_behaviour: nan in episode 1, step 2; only finite"),
         ({"reward": float("nan")}, "rewards: nan in episode 1, step 2"),
@@ -607,7 +610,7 @@ def test_a_probability_that_cannot_be(tmp_path):
     rows = [{**row, "probability": 0.5} for row in ROWS]
     layout = Layout(probabilities="probability")
     for value, message in (
-        (0.0, "The action in episode 1, step 2 has probability 0"),
+        (0.0, "-inf in episode 1, step 2; an action of probability 0"),
         (1.5, "probability: 1.5 is not a probability, in episode 1, step 2"),
         (-0.1, "probability: -0.1 is not a probability, in episode 1, step 2"),
         (None, "log_prob_behaviour: nan in episode 1, step 2"),
@@ -669,7 +672,7 @@ def test_an_episode_that_does_not_begin_at_its_beginning(tmp_path):
         ({"rewards": [], "actions": []}, "Episode 1, step 0: it has no steps"),
         (
             {"log_prob_behaviour": [-1.0, -1.0, float("-inf"), -1.0]},
-            "episode 1, step 2 has probability 0",
+            "-inf in episode 1, step 2; an action of probability 0",
         ),
         ({"actions": [0, 1, None, 0]}, "actions: a value is missing, in episode 1, step 2"),
         ({"terminated": [False, True, False, True]}, "Episode 1 goes on after step 1"),
@@ -727,13 +730,12 @@ def test_the_first_word_among_numbers_is_named(tmp_path, name, value):
 
 @pytest.mark.parametrize("name", ["action", "reward", "log_prob", "episode", "terminated"])
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_the_first_word_in_a_later_block_is_named(tmp_path, monkeypatch, suffix, name):
+def test_the_first_word_in_a_later_block_is_named(tmp_path, suffix, name):
     """Where Arrow has settled for numbers."""
-    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 500)
     rows = changed(step_rows(episodes([3] * 30)), 70, **{name: "much"})
     source = write(tmp_path / f"s.{suffix}", rows)
     with pytest.raises(ValueError, match=MIXED.format(suffix, name, "much", 70)):
-        import_log(source, tmp_path / "log")
+        import_log(source, tmp_path / "log", reader=in_pieces(suffix, 4))
     assert left_behind(tmp_path, f"s.{suffix}") == []
 
 
@@ -748,11 +750,16 @@ def test_a_word_in_the_list_of_an_episode(tmp_path):
     )
 
 
-def test_the_first_word_in_a_later_part_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_files, "MAX_STEPS", 2)
+def test_the_first_word_in_a_later_part_is_named(tmp_path):
     rows = [{**without(row, "next_observation"), "observation": "[1, 2]"} for row in ROWS]
     rows = changed(rows, 5, observation="much")
-    refused(tmp_path, rows, WORD.format("observation", "much", 5), suffix="parquet")
+    refused(
+        tmp_path,
+        rows,
+        WORD.format("observation", "much", 5),
+        suffix="parquet",
+        reader=in_pieces("parquet", 2),
+    )
 
 
 def test_text_where_numbers_are_needed(tmp_path):
@@ -901,7 +908,7 @@ def test_files_may_differ_in_what_numbers_they_hold(tmp_path):
 def test_a_folder_without_a_table(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty has no .parquet files\.$"):
-        open_as("parquet", tmp_path / "empty", Layout())
+        open_source(tmp_path / "empty", Layout(), format="parquet")
 
 
 # Text that is not UTF-8
@@ -922,8 +929,8 @@ def encoded(path, rows, encoding):
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @pytest.mark.parametrize("place", ["name", "value", "later"])
-def test_text_that_is_not_utf_8(tmp_path, monkeypatch, suffix, place, encoding):
-    monkeypatch.setattr(table_files, "_BLOCK_BYTES", 500)
+def test_text_that_is_not_utf_8(tmp_path, suffix, place, encoding):
+    reader = in_pieces(suffix, 4)
     rows = [{**row, "episode": f"e{row['episode']}"} for row in step_rows(episodes([3] * 9))]
     if place == "name":
         rows = [{**row, "é": 1} for row in rows]
@@ -933,10 +940,10 @@ def test_text_that_is_not_utf_8(tmp_path, monkeypatch, suffix, place, encoding):
         rows = [{**r, "episode": names.get(r["episode"], r["episode"])} for r in rows]
     source = encoded(tmp_path / f"s.{suffix}", rows, encoding)
     with pytest.raises(ValueError, match=f"^{re.escape(str(source) + ADVICE)}"):
-        import_log(source, tmp_path / "log")
+        import_log(source, tmp_path / "log", reader=reader)
     assert left_behind(tmp_path, f"s.{suffix}") == []
     source = encoded(tmp_path / f"s.{suffix}", rows, "utf-8")
-    assert import_log(source, tmp_path / "log").episodes == 9
+    assert import_log(source, tmp_path / "log", reader=reader).episodes == 9
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

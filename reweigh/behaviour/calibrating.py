@@ -1,4 +1,4 @@
-"""Holds an estimate against the log: every step against the model that did not see its episode."""
+"""Calibration of an estimate: each step compared with the model that did not see its episode."""
 
 from dataclasses import dataclass, field
 
@@ -6,25 +6,25 @@ import numpy as np
 from torch.distributions import Categorical, Distribution, Independent, Normal
 
 from reweigh.behaviour.calibration import Bin, Calibration, Number, Recorded, Together
-from reweigh.behaviour.fitted import Fitted, Material, ask, log_prob, refuse
+from reweigh.behaviour.fitted import Fitted, Material, distribution, log_prob, require_known
 from reweigh.behaviour.survey import Survey, columns, rows
 from reweigh.data.schema import RECORDED
 
 EDGES = np.array([0.001, 0.003, 0.01, 0.03, *np.arange(1, 10) / 10])
-"""Between the bins: closer where probabilities are small, since weights divide by them."""
+"""Edges of the bins: closer where probabilities are small, since weights divide by them."""
 _MIDDLE = {0.5: 0.6744897501960817, 0.95: 1.959963984540054}
 _MOST_PAIRED = 512
 
 
 def calibrate(material: Material, fitted: Fitted) -> Calibration:
-    """Measures an estimate in one pass over its log.
+    """Calibration of an estimate, from one pass over its log.
 
     Args:
-        material: What it was fitted to.
-        fitted: Its policies, one without each fold and one with all.
+        material: The log that the estimate was fitted to.
+        fitted: The estimate.
 
     Returns:
-        Sums over all steps: they do not depend on how the log is read.
+        Sums over all steps, which do not depend on how the log is read.
 
     Raises:
         ValueError: The estimate is NaN for a step; says where.
@@ -35,16 +35,16 @@ def calibrate(material: Material, fitted: Fitted) -> Calibration:
     held_out = in_sample = 0.0
     for t in material.stream():
         fold, estimated = material.folds.of_steps(t), np.empty(t.steps)
-        in_sample += log_prob(ask(fitted.policies[-1], t.observations), t.actions).sum()
+        in_sample += log_prob(distribution(fitted.policies[-1], t.observations), t.actions).sum()
         for k in np.unique(fold).tolist():
             mine = fold == k
-            distribution = ask(fitted.policies[k], t.observations[mine])
-            estimated[mine] = log_prob(distribution, t.actions[mine])
-            measured.add(distribution, t.actions[mine])
+            estimate = distribution(fitted.policies[k], t.observations[mine])
+            estimated[mine] = log_prob(estimate, t.actions[mine])
+            measured.add(estimate, t.actions[mine])
             if beside is not None:
                 corrected = fitted.log_prob(k, t.observations[mine], t.actions[mine])
                 beside.add(estimated[mine], corrected, t.log_prob_behaviour[mine])
-        refuse(estimated, np.isnan(estimated), t)
+        require_known(estimated, np.isnan(estimated), t)
         held_out += estimated.sum()
     return Calibration(
         episodes=len(survey.episodes),
@@ -69,18 +69,18 @@ class _Pairs:
         self.variance = np.zeros(len(number))
 
     @property
-    def wanted(self) -> bool:
+    def is_measured(self) -> bool:
         return int(self.number[-1]) > 0 and len(self.number) <= _MOST_PAIRED
 
     def add(self, residuals: np.ndarray, variances: np.ndarray) -> None:
-        if self.wanted:
+        if self.is_measured:
             self.products += residuals.T @ residuals
             self.expected += variances.T @ variances
             self.variance += variances.sum(0)
 
     def together(self) -> Together | None:
         """The pair whose correlation is the most standard errors from 0."""
-        if not self.wanted:
+        if not self.is_measured:
             return None
         apart = (self.number[:, None] < self.number) & (self.expected > 0)
         errors = np.where(apart, self.products, 0.0) / np.sqrt(np.where(apart, self.expected, 1.0))
@@ -92,15 +92,15 @@ class _Pairs:
 
 
 class _Discrete:
-    """Of choices: how often what is predicted with some probability happens."""
+    """Sums over choices: how often a choice of each predicted probability is taken."""
 
     def __init__(self, choices: tuple[int, ...]):
         self.choices = choices
         self.sums = np.zeros((4, len(EDGES) + 1))  # predicted, its variance, observed, count
         self.pairs = _Pairs(np.repeat(np.arange(len(choices)), choices))
 
-    def add(self, distribution: Distribution, actions: np.ndarray) -> None:
-        p = self._probabilities(distribution)
+    def add(self, estimate: Distribution, actions: np.ndarray) -> None:
+        p = self._probabilities(estimate)
         taken = np.zeros_like(p)
         np.put_along_axis(taken, columns(actions, self.choices), 1.0, axis=1)
         where = np.searchsorted(EDGES, p.ravel(), side="right")
@@ -109,12 +109,12 @@ class _Discrete:
             self.sums[i] += np.bincount(where, weights=x.ravel(), minlength=self.sums.shape[1])
         self.pairs.add(taken - p, variance)
 
-    def _probabilities(self, distribution: Distribution) -> np.ndarray:
-        """`[S, Σ choices]`."""
-        if isinstance(distribution, Categorical):
-            return distribution.probs.double().numpy()
-        assert isinstance(distribution, Independent)
-        padded = distribution.base_dist.probs.double().numpy()
+    def _probabilities(self, estimate: Distribution) -> np.ndarray:
+        """Probability of each choice, `[S, Σ choices]`."""
+        if isinstance(estimate, Categorical):
+            return estimate.probs.double().numpy()
+        assert isinstance(estimate, Independent)
+        padded = estimate.base_dist.probs.double().numpy()
         return np.concatenate([padded[:, i, :n] for i, n in enumerate(self.choices)], axis=1)
 
     def bins(self) -> tuple[Bin, ...]:
@@ -126,7 +126,7 @@ class _Discrete:
 
 
 class _Continuous:
-    """Of real numbers: how standardised residuals are spread."""
+    """Sums over real-numbered actions: the spread of standardised residuals."""
 
     def __init__(self, survey: Survey):
         self.bounds = survey.action_range
@@ -134,14 +134,14 @@ class _Continuous:
         self.sums = np.zeros((6, width))  # count, z, z², in 50 %, in 95 %, at a bound
         self.pairs = _Pairs(np.arange(width))
 
-    def add(self, distribution: Distribution, actions: np.ndarray) -> None:
-        assert isinstance(distribution, Independent)
-        normal = distribution.base_dist
+    def add(self, estimate: Distribution, actions: np.ndarray) -> None:
+        assert isinstance(estimate, Independent)
+        normal = estimate.base_dist
         assert isinstance(normal, Normal)
-        done = rows(actions)
-        z = (done - rows(normal.loc.numpy())) / rows(normal.scale.numpy())
+        taken = rows(actions)
+        z = (taken - rows(normal.loc.numpy())) / rows(normal.scale.numpy())
         inside = [np.abs(z) < end for end in _MIDDLE.values()]
-        at_bound = (done[None] == self.bounds[:, None]).any(0)
+        at_bound = (taken[None] == self.bounds[:, None]).any(0)
         for i, x in enumerate((np.ones_like(z), z, z**2, *inside, at_bound)):
             self.sums[i] += x.sum(0)
         self.pairs.add(z, np.ones_like(z))
@@ -178,7 +178,7 @@ class _Beside:
         self.absolute += float(difference.sum())
         self.largest = max(self.largest, float(difference.max()))
         logs = np.stack([estimated - recorded, recorded - corrected])
-        weights = np.exp(np.minimum(logs, 300.0))  # the square is a float64 still
+        weights = np.exp(np.minimum(logs, 300.0))  # so that the square is a finite float64
         self.weights += np.concatenate([weights.sum(1), (weights**2).sum(1)])
 
     def recorded(self) -> Recorded:
@@ -203,7 +203,7 @@ def _marginal(survey: Survey) -> float:
 
 
 def _frequencies(survey: Survey, k: int) -> float:
-    """Of discrete actions in fold k, smoothed by 1/2."""
+    """Log-likelihood of the discrete actions in fold k, smoothed by 1/2."""
     assert survey.choices is not None
     others = survey.taken.sum(0) - survey.taken[k] + 0.5
     parts = np.split(others, np.cumsum(survey.choices)[:-1])
@@ -212,7 +212,7 @@ def _frequencies(survey: Survey, k: int) -> float:
 
 
 def _normal(survey: Survey, k: int) -> float:
-    """Of continuous actions in fold k."""
+    """Log-likelihood of the continuous actions in fold k."""
     own, others = survey.actions_of(k), survey.actions(without=k)
     deviation = np.where(others.deviation > 0, others.deviation, 1.0)
     squares = own.squares + own.size * (own.mean - others.mean) ** 2

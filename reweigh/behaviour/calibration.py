@@ -1,4 +1,4 @@
-"""How far an estimated behaviour can be believed: numbers on episodes it was not fitted to."""
+"""Reliability of an estimated behaviour, from episodes that it was not fitted to."""
 
 import math
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ _EPISODE_WEIGHT = 0.1
 
 
 class Bin(NamedTuple):
-    """Choices whose estimated probabilities are alike, taken at the step or not."""
+    """Choices of similar estimated probability, taken at the step or not."""
 
     predicted: float
-    """Their mean estimated probability."""
+    """Mean estimated probability."""
     observed: float
-    """The share of them that were taken."""
+    """Share of the choices that were taken."""
     choices: int
-    """How many there are: each choice of each step is one."""
+    """Number of choices: each choice of each step counts."""
     standard_error: float
-    """Of `observed`, were the estimate right."""
+    """Standard error of `observed` if the estimate is right."""
 
 
 class Number(NamedTuple):
     """One number of a continuous action, as `z = (a - mean(s)) / deviation(s)`."""
 
     mean: float
-    """0 is expected."""
+    """Mean of z; 0 is expected."""
     deviation: float
     """Root mean square of z around its mean: 1 is expected."""
     within_50: float
@@ -42,21 +42,21 @@ class Number(NamedTuple):
     at_bounds: float
     """Share of steps that are exactly at the least or the largest value in the log."""
     bounds: tuple[float, float]
-    """These two."""
+    """Minimum and maximum in the log."""
 
 
 class Together(NamedTuple):
-    """The two numbers of an action that go together most, after what the observation explains."""
+    """The two numbers of an action whose residuals are most correlated."""
 
     first: int
     second: int
     correlation: float
     standard_errors: float
-    """How many of its standard errors, were they independent, it lies from 0."""
+    """Distance of the correlation from 0 in standard errors of independent numbers."""
 
 
 class Recorded(NamedTuple):
-    """The estimate beside the log-probabilities that were recorded."""
+    """The estimate compared with the recorded log-probabilities."""
 
     mean_difference: float
     """Mean absolute difference, nats."""
@@ -67,15 +67,15 @@ class Recorded(NamedTuple):
     standard_error: float
     """Of that mean."""
     behaviour_weight: float
-    """Mean of recorded over estimated: the weight of a step under the behaviour itself. Above 1,
-    weights come out too large."""
+    """Mean of recorded over estimated probability: a step's weight under the behaviour itself.
+    Above 1, weights are too large."""
     behaviour_standard_error: float
     """Of that mean."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the steps of a log say of an estimate, each step held against the model without it."""
+    """Calibration of an estimate: each step compared with the model fitted without its episode."""
 
     episodes: int
     steps: int
@@ -86,17 +86,17 @@ class Calibration:
     in_sample_log_likelihood: float
     """The same of the model that was fitted to all episodes."""
     reliability: tuple[Bin, ...] = ()
-    """Of discrete actions: bins from small to large probabilities, those alone that occur."""
+    """For discrete actions: the bins that occur, from small to large probabilities."""
     numbers: tuple[Number, ...] = ()
-    """Of continuous actions."""
+    """For continuous actions: one for each number of an action."""
     together: Together | None = None
-    """Of actions of several numbers."""
+    """For actions of several numbers."""
     recorded: Recorded | None = None
-    """If the log holds what the behaviour itself gave."""
+    """For a log with recorded log-probabilities."""
 
     @property
     def expected_calibration_error(self) -> float:
-        """`½ Σ_bins choices |observed - predicted| / steps`: how much probability is misplaced.
+        """`½ Σ_bins choices |observed - predicted| / steps`: misplaced probability.
 
         With two choices, that of Naeini et al. 2015 (section 2) in uneven bins. An action of k
         numbers has up to k. NaN if actions are continuous.
@@ -108,19 +108,20 @@ class Calibration:
 
     @property
     def episode_weight_error(self) -> float:
-        """At least how far an episode's weight is off: standard deviation of its logarithm.
+        """Lower bound of the standard deviation of the logarithm of an episode's weight.
 
-        From the noise of the estimate alone. A model with d parameters, fitted to n steps, is about
-        `d / n` nats less likely on other data than on its own (Akaike 1974), and the variance of
-        its log-probabilities is the same; an episode of T steps adds them up, `√(T gap)`. It is
-        more where observations come again within an episode, and where the model is too small.
+        It is due to the noise of the estimate alone. A model with d parameters, fitted to n steps,
+        is about `d / n` nats less likely on other data than on its own (Akaike 1974), and the
+        variance of its log-probabilities is the same. An episode of T steps adds them up:
+        `√(T gap)`. The deviation is larger if observations recur within an episode, or if the model
+        is too small.
         """
         gap = max(self.in_sample_log_likelihood - self.log_likelihood, 0.0)
         return math.sqrt(gap * self.steps / self.episodes)
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the estimate, one sentence each; none if nothing is seen to be."""
+        """Problems of the estimate, one sentence each; () if none is seen."""
         return (
             *self._likelihood_problems(),
             *(_bin_problem(b) for b in self.reliability if _is_off(b)),
@@ -167,9 +168,9 @@ class Calibration:
         return [*lines, "", *(self.problems or ("No problem is seen.",))]
 
     def _likelihood_problems(self) -> list[str]:
-        found = []
+        problems = []
         if self.log_likelihood < self.marginal_log_likelihood:
-            found.append(
+            problems.append(
                 f"On episodes that it was not fitted to, the estimate ({self.log_likelihood:.3f} "
                 "nats a step) is worse than one that looks at no observation "
                 f"({self.marginal_log_likelihood:.3f}): there is too little data for it. Use a "
@@ -177,12 +178,12 @@ class Calibration:
             )
         error = self.episode_weight_error
         if _exp(error) > _EPISODE_FACTOR:
-            found.append(
+            problems.append(
                 f"Noise of the estimate alone multiplies or divides the weight of an episode "
                 f"({self.steps / self.episodes:.3g} steps) by about {_exp(error):.2g}: use a "
                 "smaller model, more episodes, or weights of single steps."
             )
-        return found
+        return problems
 
     def _together_problems(self) -> list[str]:
         t = self.together
@@ -197,11 +198,11 @@ class Calibration:
         ]
 
     def _recorded_problems(self) -> list[str]:
-        r, found = self.recorded, []
+        r, problems = self.recorded, []
         if r is None:
-            return found
+            return problems
         if abs(r.mean_weight - 1) > max(_STANDARD_ERRORS * r.standard_error, _WEIGHT):
-            found.append(
+            problems.append(
                 f"The mean weight of the estimate against what was recorded is {r.mean_weight:.3g} "
                 f"± {r.standard_error:.2g} where 1 is expected: the recorded log-probabilities are "
                 "not those of the logged actions, or the estimate is far off."
@@ -209,12 +210,12 @@ class Calibration:
         length = self.steps / self.episodes
         away = abs(r.behaviour_weight - 1)
         if away > max(_STANDARD_ERRORS * r.behaviour_standard_error, _EPISODE_WEIGHT / length):
-            found.append(
+            problems.append(
                 f"Under the behaviour itself a step's weight is {r.behaviour_weight:.3g} ± "
                 f"{r.behaviour_standard_error:.2g} on average where 1 is right, and the weight of "
                 f"an episode multiplies that ({length:.3g} steps): use self-normalised estimators."
             )
-        return found
+        return problems
 
 
 def _is_off(b: Bin) -> bool:
@@ -233,33 +234,33 @@ def _bin_problem(b: Bin) -> str:
 
 
 def _number_problems(i: int, n: Number, steps: int) -> list[str]:
-    found = []
+    problems = []
     if n.at_bounds > _AT_BOUNDS:
         low, high = n.bounds
-        found.append(
+        problems.append(
             f"{100 * n.at_bounds:.2g} % of number {i} are exactly {low:.3g} or {high:.3g}, as if "
             "they had been clipped: a density does not say how likely that is, and weights of "
             "those steps are wrong."
         )
     error = 1 / math.sqrt(steps)
     if abs(n.mean) > max(_DEVIATIONS, _STANDARD_ERRORS * error):
-        found.append(
+        problems.append(
             f"Number {i} lies {n.mean:.2g} deviations from where it is predicted: its weights "
             "lean to one side."
         )
     if abs(n.deviation - 1) > max(_DEVIATIONS, _STANDARD_ERRORS * error / math.sqrt(2)):
-        found.append(
+        problems.append(
             f"Number {i} spreads {n.deviation:.2g} times as far as predicted: weights of common "
             f"actions come out {1 / n.deviation:.2g} times what they should be, of rare ones more."
         )
     for share, within in ((0.5, n.within_50), (0.95, n.within_95)):
         tolerance = max(_SHARE, _STANDARD_ERRORS * error * math.sqrt(share * (1 - share)))
         if abs(within - share) > tolerance:
-            found.append(
+            problems.append(
                 f"{100 * within:.3g} % of number {i} lie where {100 * share:.2g} % are predicted: "
                 "it is not normal with one deviation everywhere."
             )
-    return found
+    return problems
 
 
 def _exp(x: float) -> float:

@@ -1,4 +1,4 @@
-"""From a log to an estimate of the policy that sampled it."""
+"""The estimate of the policy that sampled a log."""
 
 from dataclasses import dataclass, replace
 
@@ -7,7 +7,7 @@ from torch import nn
 
 from reweigh.behaviour.calibrating import calibrate
 from reweigh.behaviour.calibration import Calibration
-from reweigh.behaviour.fitted import Fitted, Material, Model, refuse
+from reweigh.behaviour.fitted import Fitted, Material, Model, require_known
 from reweigh.behaviour.networks import fit_network
 from reweigh.behaviour.survey import at_once
 from reweigh.behaviour.tables import MOST_CELLS, cells, counts
@@ -18,27 +18,27 @@ from reweigh.data.trajectories import Trajectories
 
 @dataclass(frozen=True, eq=False)
 class EstimatedBehaviour:
-    """A behaviour policy that nobody recorded, as far as the log shows it."""
+    """An estimate of the behaviour policy, and how far to believe it."""
 
     description: str
-    """How it was estimated, in words, for `TrajectorySchema.behaviour`."""
+    """The method in words, for `TrajectorySchema.behaviour`."""
     calibration: Calibration
     """How far the cross-fitted log-probabilities can be believed."""
     fitted: Fitted
-    """Policy k of these was fitted without the episodes of fold k."""
+    """The policies: policy k was fitted without the episodes of fold k."""
     folds: Folds
-    """Which fold an episode is in."""
+    """The folds of the episodes."""
     schema: TrajectorySchema
-    """Of the log."""
+    """The log's schema."""
 
     @property
     def policy(self) -> nn.Module:
-        """Fitted to all episodes: what to start from, and to fall back on."""
+        """The policy fitted to all episodes, for learning to start from and to fall back on."""
         return self.fitted.policies[-1]
 
     @property
     def policy_description(self) -> str:
-        """Of that policy, as `acting.policy.build` reads it; saved beside its state dict."""
+        """Description of `policy`, as `acting.policy.build` reads it."""
         return self.fitted.description
 
     def log_prob_behaviour(self, trajectories: Trajectories) -> np.ndarray:
@@ -56,26 +56,26 @@ class EstimatedBehaviour:
         """
         known = replace(trajectories, log_prob_behaviour=np.zeros(trajectories.steps))
         known.validate(replace(self.schema, behaviour=RECORDED))
-        found = np.full(trajectories.steps, np.nan)
+        log_prob = np.full(trajectories.steps, np.nan)
         fold = self.folds.of_steps(trajectories)
         for first in range(0, trajectories.steps, at_once(self.schema)):
             steps = np.arange(first, min(first + at_once(self.schema), trajectories.steps))
             for k in np.unique(fold[steps]).tolist():
                 mine = steps[fold[steps] == k]
-                found[mine] = self.fitted.log_prob(
+                log_prob[mine] = self.fitted.log_prob(
                     k, trajectories.observations[mine], trajectories.actions[mine]
                 )
-        refuse(found, ~np.isfinite(found), trajectories)
-        return found
+        require_known(log_prob, ~np.isfinite(log_prob), trajectories)
+        return log_prob
 
 
 def estimate_behaviour(
     log: Episodes, *, model: Model | None = None, folds: int = 5, seed: int = 0
 ) -> EstimatedBehaviour:
-    """Estimates the policy that sampled a log, from its observations and actions alone.
+    """An estimate of the policy that sampled a log, from observations and actions alone.
 
     Cross-fitted: each episode's log-probabilities come from a model of the other folds, so that
-    what an episode did does not make itself look likely (Chernozhukov et al. 2018, section 3).
+    no episode makes its own actions look likely (Chernozhukov et al. 2018, section 3).
 
     Args:
         log: Whole episodes, with or without log-probabilities. Memory does not grow with it.
@@ -85,7 +85,7 @@ def estimate_behaviour(
         seed: Decides the parts, and a network's first parameters and minibatches.
 
     Returns:
-        The estimate, and how far to believe it. The same log and seed give the same one.
+        The same estimate for the same log and seed.
 
     Raises:
         ValueError: The model is not for such a log; there are too few episodes.
@@ -104,11 +104,11 @@ def estimate_behaviour(
 def counts_where_possible(material: Material) -> Fitted:
     """`counts`, if a table has no more numbers than the log has steps; `fit_network` otherwise.
 
-    A network that is told which state it is in has as much to learn as a table, and takes hundreds
-    of times as long.
+    A network whose input is the number of a state has as much to learn as a table, and takes
+    hundreds of times as long.
 
     Raises:
-        ValueError: see both.
+        ValueError: See `counts` and `fit_network`.
     """
     number = cells(material.survey)
     if number is None or number > min(MOST_CELLS, material.survey.steps):

@@ -1,4 +1,4 @@
-"""What a model is given, and what it makes of it."""
+"""A log as models of the behaviour take it, and the policies that a model fits to the log."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from reweigh.data.trajectories import Trajectories
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """A log to fit policies to."""
+    """A log that policies are fitted to."""
 
     source: Episodes
     folds: Folds
@@ -25,10 +25,10 @@ class Material:
 
     @classmethod
     def of(cls, source: Episodes, folds: Folds) -> "Material":
-        """Surveys the log.
+        """A log with its survey.
 
         Raises:
-            ValueError: see `Survey.of`.
+            ValueError: See `Survey.of`.
         """
         return cls(source, folds, Survey.of(source, folds))
 
@@ -43,28 +43,28 @@ class Material:
 
 
 Correction = Callable[[np.ndarray], np.ndarray]
-"""From observations to nats `[S]` that are added to log-probabilities which weights divide by."""
+"""From observations to nats `[S]`, added to the log-probabilities that weights divide by."""
 
 
 class Fitted(NamedTuple):
-    """Policies of one kind, each fitted to other episodes."""
+    """Policies of one kind, one fitted to all episodes and one to all but each fold."""
 
     policies: tuple[nn.Module, ...]
-    """`[folds + 1]`: policy k without the episodes of fold k, and the last one with all."""
+    """`[folds + 1]`: policy k is fitted without the episodes of fold k, the last one to all."""
     description: str
-    """Of each of them, as `policy.build` reads it."""
+    """Description of each policy, as `policy.build` reads it."""
     words: str
-    """What they are, such as "counts"."""
+    """Name of the model, such as "counts"."""
     corrections: tuple[Correction, ...] = ()
-    """`[folds]`, if it is known by how much the inverse of an estimate is too large on average."""
+    """`[folds]`: what makes the inverse of an estimate right on average; () if unknown."""
 
     def log_prob(self, k: int, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """What policy k says of actions, corrected so that its inverse is right on average."""
-        found = log_prob(ask(self.policies[k], observations), actions)
+        """Log-probability `[S]` by policy k, corrected so that its inverse is right on average."""
+        estimate = log_prob(distribution(self.policies[k], observations), actions)
         if not self.corrections:
-            return found
+            return estimate
         # A choice that was always taken has probability 1, but for rounding.
-        return np.minimum(found + self.corrections[k](observations), 0.0)
+        return np.minimum(estimate + self.corrections[k](observations), 0.0)
 
 
 Model = Callable[[Material], Fitted]
@@ -72,18 +72,22 @@ Model = Callable[[Material], Fitted]
 
 
 @torch.no_grad()
-def ask(policy: nn.Module, observations: np.ndarray) -> Distribution:
+def distribution(policy: nn.Module, observations: np.ndarray) -> Distribution:
     """The policy's distribution at each observation."""
     return policy(torch.tensor(observations))
 
 
-def log_prob(distribution: Distribution, actions: np.ndarray) -> np.ndarray:
+def log_prob(given: Distribution, actions: np.ndarray) -> np.ndarray:
     """Log-probability of each action, `[S]` float64."""
-    return distribution.log_prob(torch.tensor(actions)).double().numpy()
+    return given.log_prob(torch.tensor(actions)).double().numpy()
 
 
-def refuse(log_prob: np.ndarray, bad: np.ndarray, trajectories: Trajectories) -> None:
-    """Raise for the first bad log-probability of packed steps, if there is one."""
+def require_known(log_prob: np.ndarray, bad: np.ndarray, trajectories: Trajectories) -> None:
+    """Requires that no step `[S]` is marked as bad.
+
+    Raises:
+        ValueError: A bad log-probability; names the first, its episode and step.
+    """
     if bad.any():
         step = int(bad.argmax())
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The behaviour by maximum likelihood: networks fitted to the log as it streams by."""
+"""The behaviour by maximum likelihood: networks fitted to a log that is streamed."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -44,14 +44,14 @@ def fit_network(
 
     Adam (Kingma and Ba 2015) on minibatches, until the likelihood of a tenth of the episodes that
     is held out has not risen for some passes; then from the best so far with the next, smaller
-    learning rate. All networks see the log together as it streams by, and memory holds a part of
-    it. What they see, and real-numbered actions, are standardised by the log's moments.
+    learning rate. Each pass over the log serves all networks, and memory holds a part of it.
+    Observations, and real-numbered actions, are standardised by the log's moments.
 
     Args:
         material: A log.
         hidden: Widths of the tanh layers.
-        learning_rates: One after the other.
-        patience: How many passes without a better likelihood end a learning rate.
+        learning_rates: The learning rates, one after the other.
+        patience: Number of passes without a better likelihood that ends a learning rate.
         most_passes: The most passes with each learning rate.
         most_steps: About how many steps to learn from: of a longer log, a share of the episodes.
 
@@ -60,7 +60,7 @@ def fit_network(
         log, seed and number of threads give the same bits.
 
     Raises:
-        ValueError: There are too few episodes to hold some out of each network's.
+        ValueError: Too few episodes to hold some out of each network's.
     """
     description = policy_of(material.schema, hidden, standardise=True)
     held_out, keep = _division(material, most_steps)
@@ -82,7 +82,7 @@ def fit_network(
 
 
 class _Fit:
-    """A network on its way to the maximum of its likelihood."""
+    """A network whose likelihood is being maximised."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class _Fit:
         self._start()
 
     def _start(self) -> None:
-        """Begins with the next learning rate where the best so far is."""
+        """Begins with the next learning rate at the best parameters so far."""
         self.policy.load_state_dict(self.best)
         if self.rates:
             parameters = self.policy.parameters()
@@ -115,7 +115,7 @@ class _Fit:
         self.passes = self.since_best = 0
 
     def learn(self, steps: _Steps) -> None:
-        """Goes once over some steps in random order."""
+        """Learns once from each step, in random order."""
         order = torch.randperm(len(steps), generator=self.generator)
         for index in order.split(self.minibatch):
             chosen = steps.where(index)
@@ -126,7 +126,7 @@ class _Fit:
 
     @torch.no_grad()
     def judge(self, held_out: _Steps) -> None:
-        """Ends a pass: is it the best so far, or is it time for the next learning rate?"""
+        """Ends a pass: keeps the parameters if they are the best, or goes to the next rate."""
         total = 0.0
         for index in torch.arange(len(held_out)).split(8192):
             part = held_out.where(index)
@@ -149,22 +149,22 @@ class _Fit:
 
 def _measure(policy: nn.Module, material: Material, without: int) -> None:
     """Standardises a policy by the moments of the folds that it may see."""
-    assert isinstance(policy, Standardised), "it was described so"
+    assert isinstance(policy, Standardised), "`policy_of(standardise=True)` describes one"
     schema, survey = material.schema, material.survey
     moments = {}
     if not (schema.observation.choices and schema.observation.shape == ()):
         moments["observation"] = survey.observations(without=without), schema.observation
     if not schema.discrete_actions:
         moments["action"] = survey.actions(without=without), schema.action
-    for name, (found, spec) in moments.items():
+    for name, (moment, spec) in moments.items():
         mean, deviation = (
-            torch.from_numpy(x.reshape(spec.shape)) for x in (found.mean, found.deviation)
+            torch.from_numpy(x.reshape(spec.shape)) for x in (moment.mean, moment.deviation)
         )
         policy.measure(name, mean, deviation)
 
 
 def _division(material: Material, most_steps: int) -> tuple[float, float]:
-    """Below which draw an episode is held out, and what share of the others is learnt from.
+    """The draw below which an episode is held out, and the share of the others to learn from.
 
     Raises:
         ValueError: A network would have no episodes held out, or none to learn from.
@@ -174,7 +174,7 @@ def _division(material: Material, most_steps: int) -> tuple[float, float]:
     draws, fold = folds.draw(survey.episodes), folds.of(survey.episodes)
     order = draws.argsort()
     draws, fold = draws[order], fold[order]
-    # As few as make the share, but of two folds at least: then no network goes without.
+    # The least number that makes the share, of two folds at least, so that each network has some.
     second = int((fold != fold[0]).argmax())
     number = max(int(np.ceil(share * len(draws))), second + 1)
     rest = fold[number:]
@@ -188,7 +188,7 @@ def _division(material: Material, most_steps: int) -> tuple[float, float]:
 
 
 def _stream(material: Material, low: float, high: float) -> Iterator[_Steps]:
-    """The steps of the episodes whose draw lies in `[low, high)`, some at a time."""
+    """The steps of the episodes whose draw lies in `[low, high)`, in pieces."""
     for t in material.stream():
         draw = material.folds.draw(t.episode)
         chosen = t.select((low <= draw) & (draw < high))

@@ -1,4 +1,4 @@
-"""What one pass over a log tells: how much there is, in what units, how often what is done."""
+"""Sums over a log from one pass: steps, moments, counts of actions."""
 
 from collections.abc import Iterable
 from functools import reduce
@@ -23,7 +23,7 @@ def at_once(schema: TrajectorySchema) -> int:
 
 
 class Moments(NamedTuple):
-    """Of samples of `d` numbers: how many, their mean, their squared differences from it."""
+    """Size of a sample of `d` numbers, their mean, and the sum of squared differences from it."""
 
     size: int
     mean: np.ndarray
@@ -31,18 +31,18 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, sample: np.ndarray) -> "Moments":
-        """Of rows `[n, d]`, at least one."""
+        """Moments of rows `[n, d]`, n ≥ 1."""
         mean = sample.mean(0)
         return cls(len(sample), mean, ((sample - mean) ** 2).sum(0))
 
     @property
     def deviation(self) -> np.ndarray:
-        """`[d]`; 0 where nothing varies but by rounding."""
+        """Standard deviation `[d]`; 0 where numbers differ by rounding alone."""
         deviation = np.sqrt(self.squares / self.size)
         return np.where(deviation > 1e-12 * np.abs(self.mean), deviation, 0.0)
 
     def merge(self, other: "Moments") -> "Moments":
-        """Of both samples together (Chan et al. 1983, equation 2.1)."""
+        """Moments of both samples together (Chan et al. 1983, equation 2.1)."""
         size = self.size + other.size
         share, away = other.size / size, other.mean - self.mean
         return Moments(
@@ -53,15 +53,15 @@ class Moments(NamedTuple):
 
 
 class Survey:
-    """Sums over a log: its episodes, and by fold what it saw and did.
+    """Sums over a log: its episodes, and by fold the observations and actions.
 
     Attributes:
-        choices: how many there are for each number of a discrete action; None if continuous.
-        episodes: `[N]` int64, their numbers, sorted.
-        steps: how many there are.
+        choices: Number of choices of each number of a discrete action; None if continuous.
+        episodes: `[N]` int64, the sorted numbers of the episodes.
+        steps: Number of steps.
         highest: `[d]` int64, the largest of each number of an observation; None if not integers.
-        negative: where an observation is first below 0, in words.
-        action_range: `[2, k]`, the least and the largest of each number of a continuous action.
+        negative: Place of the first negative observation, in words.
+        action_range: `[2, k]`, minimum and maximum of each number of a continuous action.
         taken: `[folds, Σ choices]` int64, how often each choice of each number was taken.
     """
 
@@ -80,7 +80,7 @@ class Survey:
 
     @classmethod
     def of(cls, source: Episodes, folds: Folds) -> "Survey":
-        """Goes once through a log.
+        """The sums of a log.
 
         Raises:
             ValueError: It has no episode, or all are in one fold; the number of choices is unknown.
@@ -120,25 +120,25 @@ class Survey:
         if is_integer(self.schema.observation):
             self._add_integers(t)
         if self.choices is None:
-            done = rows(t.actions)
+            actions = rows(t.actions)
             low, high = self.action_range
             self.action_range = np.stack(
-                [np.minimum(low, done.min(0)), np.maximum(high, done.max(0))]
+                [np.minimum(low, actions.min(0)), np.maximum(high, actions.max(0))]
             )
         else:
-            done = None
+            actions = None
             np.add.at(self.taken, (fold[:, None], columns(t.actions, self.choices)), 1)
-        seen = rows(t.observations)
+        observations = rows(t.observations)
         for k in np.unique(fold).tolist():
-            _add(self._observations, k, seen[fold == k])
-            if done is not None:
-                _add(self._actions, k, done[fold == k])
+            _add(self._observations, k, observations[fold == k])
+            if actions is not None:
+                _add(self._actions, k, actions[fold == k])
 
     def _add_integers(self, t: Trajectories) -> None:
-        seen = t.observations.reshape(t.steps, -1).astype(np.int64)
-        highest = seen.max(0)
+        observations = t.observations.reshape(t.steps, -1).astype(np.int64)
+        highest = observations.max(0)
         self.highest = highest if self.highest is None else np.maximum(highest, self.highest)
-        below = (seen < 0).any(1)
+        below = (observations < 0).any(1)
         if self.negative is None and below.any():
             self.negative = t.place(int(below.argmax()))
 
@@ -149,19 +149,19 @@ def rows(x: np.ndarray) -> np.ndarray:
 
 
 def columns(actions: np.ndarray, choices: Iterable[int]) -> np.ndarray:
-    """`[S, k]` int64: the column of each number's choice, where all choices lie side by side."""
+    """Column of each number's choice among all choices side by side, `[S, k]` int64."""
     first = np.cumsum([0, *choices])[:-1]
     return actions.reshape(len(actions), -1).astype(np.int64) + first
 
 
 def is_integer(spec: ArraySpec) -> bool:
-    """Whether the numbers of an entry are integers, or true and false."""
+    """Whether the numbers of an entry are integers or bools."""
     return not spec.dtype.startswith("float")
 
 
 def _add(by_fold: dict[int, Moments], k: int, sample: np.ndarray) -> None:
-    found = Moments.of(sample)
-    by_fold[k] = by_fold[k].merge(found) if k in by_fold else found
+    moments = Moments.of(sample)
+    by_fold[k] = by_fold[k].merge(moments) if k in by_fold else moments
 
 
 def _without(fold: int, by_fold: dict[int, Moments]) -> Moments:
@@ -169,7 +169,11 @@ def _without(fold: int, by_fold: dict[int, Moments]) -> Moments:
 
 
 def _require_measurable(name: str, column: np.ndarray, t: Trajectories) -> None:
-    """Refuses numbers whose squares are none."""
+    """Requires numbers whose squares are finite.
+
+    Raises:
+        ValueError: A number that is too large; says where.
+    """
     far = (np.abs(rows(column)) > _FARTHEST).any(1)
     if far.any():
         step = int(far.argmax())

@@ -1,4 +1,4 @@
-"""The behaviour by counting: how often each action was taken after each observation."""
+"""The behaviour by counts: how often each action was taken after each observation."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from reweigh.behaviour.fitted import Correction, Fitted, Material
 from reweigh.behaviour.survey import Survey, columns, is_integer
 
 MOST_CELLS = 2_000_000
-"""Pairs of an observation and a choice, beyond which there is no table."""
+"""The most pairs of an observation and a choice that a table holds."""
 
 
 def counts(material: Material, *, smoothing: float = 1.0) -> Fitted:
@@ -22,18 +22,18 @@ def counts(material: Material, *, smoothing: float = 1.0) -> Fitted:
     Weights divide by it, and the mean of an inverse is more than the inverse of the mean. Where
     log-probabilities are taken from it, they are therefore `log (n(s, a) + α) / (n(s) + α)`: with
     α = 1, n(s, a) binomial with probability p, the mean inverse of that is
-    `(1 - (1 - p)^(n + 1)) / p` (Chao and Strawderman 1972), so `1 / p` but for what
-    was never seen. An observation that no other fold holds has even probabilities, and log 1 where
-    weights divide. An action of several numbers is counted number by number, as if each were chosen
-    for itself.
+    `(1 - (1 - p)^(n + 1)) / p` (Chao and Strawderman 1972), so `1 / p` up to the
+    pairs that were never seen. An observation that no other fold holds has even probabilities, and
+    log 1 where weights divide. An action of several numbers is counted number by number, as if the
+    numbers were independent.
 
     Args:
         material: A log whose observations are integers from 0, and whose actions are choices.
-        smoothing: α; with 0 the counts' own frequencies, and an action that no other fold holds is
-            refused.
+        smoothing: α. With 0 the policies are the frequencies, and an action that no other fold
+            holds is refused.
 
     Returns:
-        Policies of kind "tabular", which with α = 0 are the frequencies exactly.
+        Policies of kind "tabular".
 
     Raises:
         ValueError: Observations or actions cannot be counted; a table of them is too large.
@@ -67,10 +67,10 @@ def counts(material: Material, *, smoothing: float = 1.0) -> Fitted:
 
 
 def observation_choices(survey: Survey) -> tuple[int, ...] | None:
-    """How many values each number of an observation has: as the log says, or as occur in it.
+    """Values of each number of an observation: as the log declares, or as occur in it.
 
     Returns:
-        None if they are not integers that count from 0.
+        None if the observations are not integers that count from 0.
     """
     observation = survey.schema.observation
     if observation.choices:
@@ -81,7 +81,7 @@ def observation_choices(survey: Survey) -> tuple[int, ...] | None:
 
 
 def cells(survey: Survey) -> int | None:
-    """How many numbers a table for this log has; None if there can be none."""
+    """Size of the table for a log; None if its steps cannot be counted."""
     sizes = observation_choices(survey)
     if sizes is None or survey.choices is None:
         return None
@@ -117,7 +117,7 @@ def _table(
     parts = []
     for part in np.split(times, np.cumsum(choices)[:-1], axis=1):
         smoothed = part + smoothing
-        smoothed[smoothed.sum(1) == 0] = 1.0  # nothing to go by
+        smoothed[smoothed.sum(1) == 0] = 1.0  # no step in this state
         with np.errstate(divide="ignore"):
             parts.append(np.log(smoothed))
     with torch.no_grad():
@@ -128,7 +128,7 @@ def _table(
 def _correction(
     rows: TabularPolicy, times: np.ndarray, choices: tuple[int, ...], smoothing: float
 ) -> Correction:
-    """From `(n(s, a) + α) / (n(s) + α A)` to `(n(s, a) + α) / (n(s) + α)`, for each number."""
+    """The step from `(n(s, a) + α) / (n(s) + α A)` to `(n(s, a) + α) / (n(s) + α)`, in nats."""
     if smoothing == 0:
         return lambda observations: np.zeros(len(observations))
     seen = times[:, : choices[0]].sum(1)

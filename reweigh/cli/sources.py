@@ -14,8 +14,8 @@ from reweigh.data.importing.layout import BY_USUAL_NAMES, Layout
 
 if TYPE_CHECKING:
     from reweigh.behaviour import Calibration
-    from reweigh.data.importing.folder import Progress
-    from reweigh.data.importing.write import Estimator, LogProbs
+    from reweigh.data.importing.copying import BehaviourEstimator, LogProbBehaviour
+    from reweigh.data.importing.write import Progress
     from reweigh.data.log import TrajectoryLog
 
 Format = Literal["log", "minari", "parquet", "csv", "jsonl", "hdf5", "npz"]
@@ -44,16 +44,10 @@ def import_(
         behaviour_model: What is fitted then; by default counts where states are few.
         seed: Seed of that estimate.
     """
-    from reweigh.data.importing import import_log
-    from reweigh.data.importing import unfinished as ends
-    from reweigh.data.importing.detect import detect, open_as
+    from reweigh.data.importing import import_log, open_source
+    from reweigh.data.importing.write import drop, keep, refuse, truncated
 
-    rules = {
-        "refuse": ends.refuse,
-        "truncated": ends.truncated,
-        "drop": ends.drop,
-        "keep": ends.keep,
-    }
+    rules = {"refuse": refuse, "truncated": truncated, "drop": drop, "keep": keep}
     calibrations: list[Calibration] = []
     estimator = _estimator(behaviour_model, seed, calibrations)
     with _bar("Importing") as progress:
@@ -61,7 +55,7 @@ def import_(
             source,
             log,
             layout=layout,
-            reader=detect if format is None else partial(open_as, format),
+            reader=partial(open_source, format=format),
             unfinished=rules[unfinished],
             estimate=estimator if estimate_behaviour else None,
             progress=progress,
@@ -86,10 +80,10 @@ def export(log: Positional[Path], target: Positional[Path]) -> int:
     return 0
 
 
-def _estimator(model: str, seed: int, calibrations: "list[Calibration]") -> "Estimator":
+def _estimator(model: str, seed: int, calibrations: "list[Calibration]") -> "BehaviourEstimator":
     """What `import_log` learns log-probabilities by; notes how far to believe them."""
 
-    def estimator(log: "TrajectoryLog") -> "tuple[LogProbs, str]":
+    def estimator(log: "TrajectoryLog") -> "tuple[LogProbBehaviour, str]":
         from reweigh.behaviour import counts, counts_where_possible, estimate_behaviour, fit_network
 
         models = {"auto": counts_where_possible, "counts": counts, "network": fit_network}

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from reweigh.core.segments import Segments
-from reweigh.data.trajectories import PER_STEP, Trajectories, packed_steps
+from reweigh.data.schema import PER_STEP
+from reweigh.data.trajectories import Trajectories, packed_steps
 
 _PER_STEP = (*PER_STEP, "policy_version")
 

@@ -1,4 +1,4 @@
-"""What went wrong with a log on disk, in one line a person can act on."""
+"""Errors of a log on disk, in one line that names the file and the next thing to do."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 
 def failed(path: Path, error: Exception) -> OSError | ValueError:
-    """The error to raise for one of the table's own: the system's if it was the system's."""
+    """The error to raise in place of one of the table's library: an OSError if the system's."""
     system = re.search(r"\(os error (\d+)\)", str(error))
     if system:
         number = int(system.group(1))
@@ -26,10 +26,10 @@ def failed(path: Path, error: Exception) -> OSError | ValueError:
 
 
 def refuse_empty_commits(path: Path) -> None:
-    """Refuse commits of zero bytes, which a power cut leaves and which Delta reads as no rows.
+    """Refuses commits of zero bytes, which a power cut leaves and which Delta reads as no rows.
 
     Raises:
-        ValueError: there is one.
+        ValueError: A commit is empty.
     """
     for commit in sorted((path / "_delta_log").glob("*.json")):
         if commit.stat().st_size == 0:
@@ -41,7 +41,7 @@ def refuse_empty_commits(path: Path) -> None:
 
 @contextmanager
 def damaged_data(file: Path) -> Iterator[None]:
-    """Say of a failure to read a data file which file it was."""
+    """Names the data file in the errors of reading it."""
     try:
         yield
     except FileNotFoundError:
@@ -56,7 +56,7 @@ def damaged_data(file: Path) -> Iterator[None]:
 
 
 def _damaged_commit(commits: Path) -> Path | None:
-    """The first file of the commit log that cannot be parsed, or is not there."""
+    """The first file of the commit log that cannot be parsed or is missing; None if none is."""
     for file in sorted(commits.glob("*.checkpoint*.parquet")):
         try:
             pq.read_metadata(file)

@@ -15,14 +15,13 @@ import pyarrow.parquet as pq
 
 from reweigh.data.importing.arrays import h5py_module
 from reweigh.data.importing.exported import FORMAT_KEY, FRAGMENTS, PER_FRAGMENT, SCHEMA
-from reweigh.data.importing.folder import Progress, new_path
 from reweigh.data.importing.minari import datasets_folder
-from reweigh.data.importing.source import MAX_STEPS, bytes_of, rows_at_a_time
 from reweigh.data.importing.spaces import space_of
+from reweigh.data.importing.write import Progress, new_path
 from reweigh.data.log import FORMAT, TrajectoryLog
 from reweigh.data.rows import UNITS
-from reweigh.data.schema import ArraySpec, TrajectorySchema
-from reweigh.data.trajectories import PER_STEP, Trajectories, columns
+from reweigh.data.schema import MAX_STEPS, PER_STEP, ArraySpec, TrajectorySchema
+from reweigh.data.trajectories import Trajectories
 
 _MINARI = "0.5.0"
 """The version of Minari from which on datasets have this layout."""
@@ -68,9 +67,8 @@ def export_log(log: TrajectoryLog, target: str | Path, *, progress: Progress | N
 
 def _batches(log: TrajectoryLog, steps: int, progress: Progress | None) -> Iterator[Trajectories]:
     """All episodes, whole and in order."""
-    size = bytes_of(log.schema.observation) + bytes_of(log.schema.action)
     done = 0
-    for batch in log.stream_episodes(max_steps=rows_at_a_time(size, MAX_STEPS)):
+    for batch in log.stream_episodes(max_steps=log.schema.steps_at_a_time(MAX_STEPS)):
         yield batch
         done += batch.steps
         if progress:
@@ -95,7 +93,7 @@ def _arrow_schema(schema: TrajectorySchema, steps: int) -> pa.Schema:
     metadata = {SCHEMA: schema.to_json(), FORMAT_KEY: FORMAT, "reweigh.steps": str(steps)}
     fields = [
         pa.field(name, _list_type(name, spec), nullable=False, metadata={"unit": UNITS[name]})
-        for name, spec in columns(schema)
+        for name, spec in schema.columns.items()
     ]
     return pa.schema(fields, metadata=metadata)
 
@@ -115,7 +113,7 @@ def _table(batch: Trajectories, schema: TrajectorySchema, arrow: pa.Schema) -> p
     steps = np.append(0, batch.stop[last])
     fragments = np.append(0, last + 1)
     arrays = []
-    for name, spec in columns(schema):
+    for name, spec in schema.columns.items():
         column = np.ascontiguousarray(getattr(batch, name))
         if not _is_list(name):
             at = last if name in ("terminated", "truncated") else first

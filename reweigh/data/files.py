@@ -1,4 +1,4 @@
-"""Files that are never half written, and tensors that are never read damaged."""
+"""Files that are written whole or not at all, and tensors with a checksum."""
 
 import json
 import os
@@ -16,10 +16,10 @@ _KEY = "reweigh"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old content or the new, never a part.
+    """Writes a file so that a crash leaves the old content or the new, never a part.
 
     Raises:
-        OSError: the disk is full or cannot be written.
+        OSError: The disk is full or cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -38,10 +38,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors and text as one safetensors file; the same values give the same bytes.
+    """Writes tensors and text as one safetensors file; the same values give the same bytes.
 
     Raises:
-        OSError: the disk is full or cannot be written.
+        OSError: The disk is full or cannot be written.
     """
     # Clones, since safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
@@ -50,10 +50,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `write_tensors` wrote, on the CPU.
+    """Tensors and text of a file by `write_tensors`, on the CPU.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: The file is damaged.
     """
     try:
         with safe_open(path, framework="pt") as content:
@@ -68,7 +68,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _checksum(tensors: dict[str, Tensor], metadata: dict[str, str]) -> int:
-    """CRC-32 of all there is in a file, in the order of the names."""
+    """CRC-32 of metadata and tensors, in the order of the names."""
     checksum = zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,7 +1,7 @@
 """The log: every trajectory ever sampled, in an append-only Delta Lake table on disk.
 
 One row is a fragment of an episode, one append is one atomic commit, and any number of processes
-may append and read at once. Whatever reads Delta (DuckDB, Polars, Spark) reads the log.
+may append and read at once. Any reader of Delta tables (DuckDB, Polars, Spark) reads the log.
 """
 
 from collections.abc import Iterator
@@ -35,30 +35,27 @@ _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_lo
 
 @dataclass(frozen=True)
 class LogSummary:
-    """What a log holds.
-
-    Attributes:
-        fragments: rows.
-        episodes: different episode numbers.
-        steps: steps of the environment.
-        steps_by_policy: steps by the version of the policy that took them, oldest first.
-    """
+    """Sizes of a log."""
 
     fragments: int
+    """Rows."""
     episodes: int
+    """Different episode numbers."""
     steps: int
+    """Steps of the environment."""
     steps_by_policy: dict[int, int]
+    """Steps by the version of the policy that took them, oldest first."""
 
 
 class TrajectoryLog:
     """A folder of trajectories; made by `create` or `open`.
 
     Rows are read in the order of (policy_version, episode, time_start), which are unique in a run.
-    Every read takes what was committed when it began and nothing of what is being appended.
+    A read takes the rows that are committed when it begins, and none that are appended meanwhile.
 
     Attributes:
-        path: the folder, absolute.
-        schema: what each fragment looks like.
+        path: The folder, absolute.
+        schema: Schema of each fragment.
     """
 
     def __init__(self, path: Path, schema: TrajectorySchema, table: DeltaTable):
@@ -72,8 +69,8 @@ class TrajectoryLog:
         """A new, empty log.
 
         Raises:
-            ValueError: there is a log already, or the path holds a URL escape.
-            OSError: the folder cannot be written.
+            ValueError: The folder is a log already, or the path holds a URL escape.
+            OSError: The folder cannot be written.
         """
         path = Path(path).absolute()
         if (path / "_delta_log").exists():
@@ -104,7 +101,7 @@ class TrajectoryLog:
         """The log in a folder.
 
         Raises:
-            ValueError: the folder is no log, is of another format, or is damaged.
+            ValueError: The folder is not a log, is of another format, or is damaged.
         """
         path = Path(path).absolute()
         if not (path / "_delta_log").is_dir():
@@ -125,16 +122,16 @@ class TrajectoryLog:
         return cls(path, TrajectorySchema.from_json(configuration["reweigh.schema"]), table)
 
     def at_present(self) -> Self:
-        """The log as it is now: what is appended later is in none of its reads."""
+        """The log as it is now: no read of it has rows that are appended later."""
         pinned = type(self)(self.path, self.schema, self._table)
         pinned._pinned = self._snapshot()
         return pinned
 
     def require(self, schema: TrajectorySchema) -> None:
-        """Check that the log is of the environment one is about to use.
+        """Requires that the log has a schema, such as that of the environment to be used.
 
         Raises:
-            ValueError: it has another schema.
+            ValueError: The log has another schema.
         """
         if schema != self.schema:
             raise ValueError(
@@ -143,12 +140,12 @@ class TrajectoryLog:
             )
 
     def append(self, trajectories: Trajectories) -> None:
-        """Add fragments in one commit: all of them are in the log, or none.
+        """Adds fragments in one commit: all of them are in the log, or none.
 
         Raises:
-            ValueError: a fragment is not as `schema` says, or not finite; see
+            ValueError: A fragment is not as `schema` says, or not finite; see
                 `Trajectories.validate`.
-            OSError: the disk is full or cannot be written.
+            OSError: The disk is full or cannot be written.
         """
         trajectories.validate(self.schema)
         if not len(trajectories):
@@ -172,7 +169,7 @@ class TrajectoryLog:
         """All fragments that policies from `first_version` on sampled.
 
         Raises:
-            ValueError: a file is missing or damaged.
+            ValueError: A file is missing or damaged.
         """
         return self._read(self._snapshot(), _versions_from(first_version))
 
@@ -180,7 +177,7 @@ class TrajectoryLog:
         """All fragments of the `count` newest policies in the log.
 
         Raises:
-            ValueError: count is below 1, or a file is missing or damaged.
+            ValueError: `count` is below 1, or a file is missing or damaged.
         """
         if count < 1:
             raise ValueError(f"count is {count}; ask for the last policy, or for more.")
@@ -190,35 +187,35 @@ class TrajectoryLog:
         return self._read(snapshot, _versions_from(first))
 
     def stream(self, *, max_steps: int) -> Iterator[Trajectories]:
-        """The fragments `read` gives, in the same order, a few at a time.
+        """The fragments that `read` gives, in the same order and in pieces.
 
-        Memory holds one batch and one file of the log, however long the log.
+        Memory holds one piece and one file of the log, however long the log is.
 
         Args:
-            max_steps: the most steps in one batch; a longer fragment is a batch of its own.
+            max_steps: The most steps in a piece; a longer fragment is a piece of its own.
 
         Raises:
-            ValueError: max_steps is below 1, or a file is missing or damaged.
+            ValueError: `max_steps` is below 1, or a file is missing or damaged.
         """
         yield from self._stream(_KEY, max_steps)
 
     def stream_episodes(self, *, max_steps: int) -> Iterator[Trajectories]:
-        """The fragments `read` gives, in the order of (episode, time_start), a few at a time.
+        """The fragments that `read` gives, in the order of (episode, time_start) and in pieces.
 
-        The fragments of an episode come together, whichever policies sampled them. Memory holds one
-        batch, and of the log the files that it is spread over.
+        The fragments of an episode are in one piece, whichever policies sampled them. Memory holds
+        one piece, and the files of the log that hold rows of the piece.
 
         Args:
-            max_steps: the most steps in one batch; a longer episode is a batch of its own.
+            max_steps: The most steps in a piece; a longer episode is a piece of its own.
 
         Raises:
-            ValueError: max_steps is below 1, or a file is missing or damaged.
+            ValueError: `max_steps` is below 1, or a file is missing or damaged.
         """
         for batch in self._stream(("episode",), max_steps):
             yield batch.in_episode_order()
 
     def _stream(self, key: tuple[str, ...], max_steps: int) -> Iterator[Trajectories]:
-        """All fragments in batches sorted by a key; those of one key are in one batch."""
+        """All fragments in pieces sorted by a key; fragments of one key are in one piece."""
         if max_steps < 1:
             raise ValueError(f"max_steps is {max_steps}; a batch needs at least one step.")
         snapshot = self._snapshot()
@@ -236,10 +233,10 @@ class TrajectoryLog:
             yield batch
 
     def summary(self) -> LogSummary:
-        """What the log holds, from its small columns alone.
+        """Sizes of the log, from its small columns alone.
 
         Raises:
-            ValueError: a file is missing or damaged.
+            ValueError: A file is missing or damaged.
         """
         index = self._index(self._snapshot())
         versions, which = np.unique(index["policy_version"], return_inverse=True)
@@ -277,7 +274,7 @@ class TrajectoryLog:
         return rows.select(np.lexsort([getattr(rows, name) for name in reversed(_KEY)]))
 
     def _index(self, snapshot: ds.Dataset) -> dict[str, np.ndarray]:
-        """The key and length of every row: the columns that are cheap to read."""
+        """Key and length of every row, from columns that are cheap to read."""
         names = [*_KEY, "lengths"]
         parts = [snapshot.schema.empty_table().select(names)]
         for file in snapshot.get_fragments():
@@ -294,6 +291,6 @@ def _versions_from(first: int) -> Range:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A data file, read without Arrow's threads: they may hang, or abort the process at its end."""
+    """A data file, read without Arrow's threads, which may hang, or abort the process at exit."""
     with damaged_data(path), pq.ParquetFile(path, pre_buffer=False) as file:
         yield file

@@ -20,29 +20,35 @@ RETENTION = {
 }
 """How long a file that was merged away stays for the readers of older commits."""
 
-_FILE_BYTES = 16 << 20  # also the most that one run writes a second time
-_ROWS = WriterProperties(max_row_group_size=1024, compression="ZSTD")
+FILE_BYTES = 16 << 20
+"""Size of a merged file, and the most that one run writes a second time."""
+GROUP_ROWS = 1024
 """Rows that are read together; `stream` and `last_policies` skip the groups they do not need."""
 
 
-def run(path: Path) -> None:
-    """Merge small files and remove what no reader needs, unless another process is at it.
+def run(path: Path, *, file_bytes: int = FILE_BYTES, group_rows: int = GROUP_ROWS) -> None:
+    """Merges small files and removes those that no reader needs, unless another process does so.
 
-    It is only ever useful, never needed: whatever stops it (a full disk, another process) leaves
-    the table as it was, and the next run does the work.
+    No reader or writer depends on it: if it is stopped (by a full disk, by another process), the
+    table stays as it was, and the next run does the work.
+
+    Args:
+        path: The log's folder.
+        file_bytes: Size up to which files are merged.
+        group_rows: Rows in each row group of a merged file.
     """
     with suppress(OSError, DeltaError), (path / "_maintenance.lock").open("w") as lock:
         # Two compactions at once double the rows that both of them merge (seen with deltalake 1.6:
         # the second commits although its files are gone), so that the lock is for correctness.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _clean(DeltaTable(str(path)))
+        _clean(DeltaTable(str(path)), file_bytes, group_rows)
 
 
-def _clean(table: DeltaTable) -> None:
+def _clean(table: DeltaTable, file_bytes: int, group_rows: int) -> None:
     table.optimize.compact(
-        target_size=_FILE_BYTES,
+        target_size=file_bytes,
         max_concurrent_tasks=1,
-        writer_properties=_ROWS,
+        writer_properties=WriterProperties(max_row_group_size=group_rows, compression="ZSTD"),
         commit_properties=CommitProperties(max_commit_retries=1000),
     )
     table.vacuum(dry_run=False)

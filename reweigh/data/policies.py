@@ -11,7 +11,7 @@ class PolicyStore:
     """A folder of policies, one safetensors file a version.
 
     Args:
-        path: the folder; it is made by the first `save`.
+        path: The folder; the first `save` makes it.
     """
 
     def __init__(self, path: str | Path):
@@ -20,11 +20,11 @@ class PolicyStore:
     def save(
         self, version: int, state_dict: dict[str, torch.Tensor], *, metadata: dict[str, str]
     ) -> None:
-        """Keep a policy, replacing the one of that version. A crash leaves the old file or the new.
+        """Saves a policy in place of any of its version. A crash leaves the old file or the new.
 
         Raises:
-            ValueError: the version is negative.
-            OSError: the disk is full or cannot be written.
+            ValueError: The version is negative.
+            OSError: The disk is full or cannot be written.
         """
         if version < 0:
             raise ValueError(f"The policy's version is {version}; versions count from 0.")
@@ -35,15 +35,15 @@ class PolicyStore:
         """The state dict of a version, on the CPU.
 
         Raises:
-            ValueError: there is no such version, or its file is damaged.
+            ValueError: The version is not there, or its file is damaged.
         """
         return self._read(version)[0]
 
     def metadata(self, version: int) -> dict[str, str]:
-        """What was saved with a version beside its tensors.
+        """Metadata that was saved with a version.
 
         Raises:
-            ValueError: there is no such version, or its file is damaged.
+            ValueError: The version is not there, or its file is damaged.
         """
         return self._read(version)[1]
 
@@ -56,7 +56,7 @@ class PolicyStore:
         """The newest version.
 
         Raises:
-            ValueError: there is none.
+            ValueError: The folder has no policy.
         """
         versions = self.versions()
         if not versions:

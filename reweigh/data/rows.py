@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from reweigh.data.schema import ArraySpec, TrajectorySchema
-from reweigh.data.trajectories import PER_STEP, Trajectories, columns
+from reweigh.data.schema import PER_STEP, ArraySpec, TrajectorySchema
+from reweigh.data.trajectories import Trajectories
 
 UNITS = {
     "observations": "as the environment gives them",
@@ -43,7 +43,7 @@ def arrow_schema(schema: TrajectorySchema) -> pa.Schema:
     """The columns of the log's table, each with its unit in the field's metadata."""
     arrow_fields = [
         pa.field(name, _arrow_type(name, spec), nullable=False, metadata={"unit": UNITS[name]})
-        for name, spec in columns(schema)
+        for name, spec in schema.columns.items()
     ]
     checksum = pa.field(CHECKSUM, pa.int64(), nullable=False, metadata={"unit": "CRC-32"})
     return pa.schema([*arrow_fields, checksum])
@@ -52,7 +52,7 @@ def arrow_schema(schema: TrajectorySchema) -> pa.Schema:
 def to_table(trajectories: Trajectories, schema: TrajectorySchema) -> pa.Table:
     """One row a fragment. `from_table` gives the same bits back."""
     arrays = []
-    for name, spec in columns(schema):
+    for name, spec in schema.columns.items():
         column = np.ascontiguousarray(getattr(trajectories, name))
         entries = trajectories.lengths if name in PER_STEP else np.ones_like(trajectories.lengths)
         arrays.append(
@@ -72,7 +72,7 @@ def from_table(table: pa.Table, schema: TrajectorySchema) -> Trajectories:
     if incomplete:
         raise ValueError(f"values of {', '.join(incomplete)} are missing")
     values = {}
-    for name, spec in columns(schema):
+    for name, spec in schema.columns.items():
         column = table.column(name)
         flat = _numbers(column, spec) if name in LISTS else column.to_numpy()
         values[name] = flat.reshape(-1, *spec.shape)

@@ -4,7 +4,7 @@ Packed means that the steps of all fragments lie end to end on one axis, with `l
 each ends. That is what an Arrow list column holds on disk, so a log is read without padding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import pairwise
@@ -12,14 +12,16 @@ from typing import Self
 
 import numpy as np
 
-from reweigh.data.schema import MISSING, ArraySpec, TrajectorySchema
-
-PER_STEP = ("observations", "actions", "rewards", "log_prob_behaviour")
-"""The columns that hold one entry a step; all others hold one entry a fragment."""
+from reweigh.data.schema import MISSING, PER_STEP, ArraySpec, TrajectorySchema
 
 _ABOVE_1 = (
     "the log-probability of a discrete action is at most 0: store log π(a|s) in nats, not π(a|s) "
     "and not a logit"
+)
+_PROBABILITY_0 = (
+    "an action of probability 0 under the behaviour policy cannot have been taken by it: its "
+    "weight would be infinite. Record the probability of the action that was taken, exploration "
+    "included"
 )
 
 
@@ -84,7 +86,7 @@ class Trajectories:
     @classmethod
     def empty(cls, schema: TrajectorySchema) -> Self:
         """No fragments, with the dtypes and shapes of `schema`."""
-        return cls(**{name: np.empty((0, *s.shape), s.dtype) for name, s in columns(schema)})
+        return cls(**{name: np.empty((0, *s.shape), s.dtype) for name, s in schema.columns.items()})
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
@@ -195,7 +197,7 @@ class Trajectories:
                 )
 
     def _validate_shapes(self, schema: TrajectorySchema) -> None:
-        for name, spec in columns(schema):
+        for name, spec in schema.columns.items():
             column = getattr(self, name)
             if column.dtype != np.dtype(spec.dtype) or column.shape[1:] != spec.shape:
                 raise ValueError(
@@ -205,6 +207,7 @@ class Trajectories:
         self._validate_lengths()
 
     def _validate_values(self, schema: TrajectorySchema) -> None:
+        self._refuse("log_prob_behaviour", np.isneginf(self.log_prob_behaviour), _PROBABILITY_0)
         for name in (*PER_STEP, "final_observations"):
             column = getattr(self, name)
             if name == "log_prob_behaviour" and schema.behaviour == MISSING:
@@ -271,18 +274,21 @@ def cuts(keys: np.ndarray, lengths: np.ndarray, max_steps: int) -> Iterator[tupl
         yield first, len(keys)
 
 
-def columns(schema: TrajectorySchema) -> list[tuple[str, ArraySpec]]:
-    """The columns of `Trajectories` in order, each with the dtype and shape of an entry."""
-    scalar = {
-        **dict.fromkeys(("rewards", "log_prob_behaviour"), "float64"),
-        **dict.fromkeys(("terminated", "truncated"), "bool"),
-    }
-    arrays = {
-        "observations": schema.observation,
-        "final_observations": schema.observation,
-        "actions": schema.action,
-    }
-    return [
-        (f.name, arrays.get(f.name) or ArraySpec(scalar.get(f.name, "int64"), ()))
-        for f in fields(Trajectories)
-    ]
+def rebatched(parts: Iterable[Trajectories], max_steps: int) -> Iterator[Trajectories]:
+    """The same episodes in batches of at most `max_steps` steps; a longer episode is alone.
+
+    Args:
+        parts: Whole episodes, the fragments of each together.
+        max_steps: The most steps in a batch.
+    """
+    held: list[Trajectories] = []
+    steps = 0
+    for part in parts:
+        for piece in part.pieces(max_steps):
+            if held and steps + piece.steps > max_steps:
+                yield Trajectories.concatenate(held)
+                held, steps = [], 0
+            held.append(piece)
+            steps += piece.steps
+    if held:
+        yield Trajectories.concatenate(held)

@@ -14,7 +14,7 @@ MUTATIONS = [
     ("acting/standardised.py", "self.action_deviation * inner.scale", "inner.scale"),
     ("acting/standardised.py", "observations.double() -", "observations.float() -"),
     ("acting/standardised.py", "torch.where(deviation > 0, deviation, 1.0)", "deviation"),
-    ("behaviour/episodes.py", "self._hashed(episode, 2)", "self._hashed(episode, 1)"),
+    ("data/episodes.py", "stream=DRAWS", "stream=FOLDS"),
     ("behaviour/survey.py", "if k != fold)", "if True)"),
     ("behaviour/survey.py", "away**2 * share * self.size", "away**2 * share"),
     ("behaviour/survey.py", "if used < 2:", "if used < 1:"),

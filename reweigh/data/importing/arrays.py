@@ -12,10 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from reweigh.data.importing.layout import Layout, find, unread
-from reweigh.data.importing.rows import Lists, read_episodes
-from reweigh.data.importing.source import MAX_STEPS, Source, notes, rows_at_a_time
-from reweigh.data.importing.steps import Rows, counts_steps, read_steps, survey
+from reweigh.data.importing.columns import survey
+from reweigh.data.importing.layout import (
+    ArrayRows,
+    Layout,
+    Rows,
+    Source,
+    columns_of,
+    names_in,
+    notes,
+    unread,
+)
+from reweigh.data.importing.lists import Lists, read_episodes
+from reweigh.data.importing.steps import step_source
+from reweigh.data.schema import MAX_STEPS, rows_at_a_time
 from reweigh.data.trajectories import Trajectories
 
 
@@ -26,34 +36,36 @@ class Array:
     length: int
     entry_bytes: int
     read: Callable[[int], np.ndarray]
-    """The next so many entries."""
+    """The next entries, as many as asked for."""
 
 
 Opening = Callable[[], AbstractContextManager[dict[str, Array]]]
 """Opens a file anew, with all its arrays at their beginning."""
 
 
-def hdf5(path: Path, layout: Layout) -> Source:
+def hdf5(path: Path, layout: Layout, *, max_steps: int = MAX_STEPS) -> Source:
     """An HDF5 file of arrays, as D4RL writes them (Fu et al. 2020).
 
     That is observations, actions, rewards, terminals, timeouts, and infos/action_log_probs where
     the behaviour is known.
     """
-    return _source(path, layout, partial(_open_hdf5, path), "HDF5 arrays, one entry a step")
+    opening = partial(_open_hdf5, path)
+    return _source(path, layout, opening, "HDF5 arrays, one entry a step", max_steps)
 
 
-def npz(path: Path, layout: Layout) -> Source:
+def npz(path: Path, layout: Layout, *, max_steps: int = MAX_STEPS) -> Source:
     """An `.npz` file of such arrays, or a folder of them with an episode in each."""
     if path.is_dir():
         return _episodes(path, layout)
-    return _source(path, layout, partial(_open_npz, path), "NumPy arrays, one entry a step")
+    opening = partial(_open_npz, path)
+    return _source(path, layout, opening, "NumPy arrays, one entry a step", max_steps)
 
 
 def h5py_module() -> ModuleType:
     """The library that reads HDF5.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: It is not installed.
     """
     try:
         import h5py
@@ -94,7 +106,7 @@ def _forward(dataset: np.ndarray) -> Callable[[int], np.ndarray]:
 
 @contextmanager
 def _open_npz(path: Path) -> Iterator[dict[str, Array]]:
-    """The arrays of a file are read out of it piece by piece, so that none is ever whole."""
+    """The arrays of a file, read out of it piece by piece, so that none is ever whole."""
     arrays: dict[str, Array] = {}
     try:
         with zipfile.ZipFile(path) as archive, ExitStack() as opened:
@@ -124,84 +136,70 @@ def _from_bytes(
     return np.frombuffer(read(count * size), dtype).reshape(count, *shape)
 
 
-def _source(path: Path, layout: Layout, opening: Opening, kind: str) -> Source:
+def _source(path: Path, layout: Layout, opening: Opening, kind: str, max_steps: int) -> Source:
     with opening() as arrays:
-        found = find(list(arrays), layout, str(path))
-        lengths = {name: arrays[name].length for names in found.values() for name in names}
-        steps = lengths[found["rewards"][0]]
-        ignored = unread([name for name in arrays if arrays[name].length == steps], found)
+        columns = columns_of(list(arrays), layout, str(path))
+        lengths = {name: arrays[name].length for name in names_in(columns)}
+        steps = lengths[columns["rewards"][0]]
+        names = [name for name in arrays if arrays[name].length == steps]
     for name, length in lengths.items():
         if length != steps:
             raise ValueError(
                 f"{path}: {name} has {length} entries, and there are {steps} rewards; they part at "
                 f"row {min(length, steps)}. Every step needs one of each."
             )
-    parts = partial(_parts, opening)
-    schema, _, said = survey(parts, found, layout, path.stem, fixed_types=True)
 
-    def read() -> Iterator[Trajectories]:
-        counted = counts_steps(parts, found)
-        return read_steps(parts(list(lengths)), found, schema, counted=counted)
+    def parts(names: Sequence[str]) -> Iterator[Rows]:
+        with opening() as arrays:
+            chosen = {name: arrays[name] for name in names}
+            size = sum(array.entry_bytes for array in chosen.values())
+            at_once = rows_at_a_time(size, max_steps)
+            for first in range(0, steps, at_once):
+                count = min(at_once, steps - first)
+                yield ArrayRows({name: array.read(count) for name, array in chosen.items()})
 
-    return Source(
-        format=kind,
-        schema=schema,
-        read=read,
+    return step_source(
+        kind,
+        parts,
+        columns,
+        layout,
+        names=names,
+        environment=path.stem,
+        fixed_types=True,
         steps=steps,
-        columns=found,
-        unread=ignored,
-        notes=(*notes(found), *said),
     )
-
-
-def _parts(opening: Opening, columns: Sequence[str]) -> Iterator[Rows]:
-    with opening() as arrays:
-        chosen = {name: arrays[name] for name in columns}
-        left = min((array.length for array in chosen.values()), default=0)
-        size = rows_at_a_time(sum(array.entry_bytes for array in chosen.values()), MAX_STEPS)
-        while left > 0:
-            count = min(size, left)
-            part = {name: array.read(count) for name, array in chosen.items()}
-            yield Rows(count, *[part.__getitem__] * 3)
-            left -= count
 
 
 def _episodes(folder: Path, layout: Layout) -> Source:
     """A folder of files, an episode in each, in the order of their names."""
     files = sorted(folder.glob("*.npz"))
     first = _load(files[0])
-    names = list(first)
-    found = find(names, layout, str(files[0]))
-    observed, rewards = (first[found[role][0]] for role in ("observations", "rewards"))
-    found = {role: columns for role, columns in found.items() if role not in ("episode", "time")}
+    columns = columns_of(list(first), layout, str(files[0]))
+    observed, rewards = (first[columns[role][0]] for role in ("observations", "rewards"))
+    columns = {role: c for role, c in columns.items() if role not in ("episode", "time")}
 
-    def parts(columns: Sequence[str]) -> Iterator[Rows]:
-        for file in files if columns else ():
+    def parts(names: Sequence[str]) -> Iterator[ArrayRows]:
+        for file in files:
             arrays = _load(file)
-            missing = [name for name in columns if name not in arrays]
+            missing = [name for name in names if name not in arrays]
             if missing:
                 raise ValueError(f"{file} has no array {missing[0]!r}, as {files[0]} has.")
-            yield Rows(len(arrays[columns[0]]), *[arrays.__getitem__] * 3)
+            yield ArrayRows({name: np.atleast_1d(arrays[name]) for name in names})
 
-    schema, _, said = survey(parts, found, layout, folder.name, fixed_types=True)
+    schema, _, doubts = survey(parts, columns, layout, folder.name, fixed_types=True)
 
     def read() -> Iterator[Trajectories]:
-        for number, part in enumerate(parts([n for columns in found.values() for n in columns])):
-            lists = {
-                name: Lists(values, np.array([len(values)]))
-                for columns in found.values()
-                for name in columns
-                for values in [np.atleast_1d(part.numbers(name))]
-            }
-            yield read_episodes(lists, found, schema, np.array([number]))
+        for number, rows in enumerate(parts(names_in(columns))):
+            lists = {n: Lists(array, np.array([len(array)])) for n, array in rows.arrays.items()}
+            yield read_episodes(lists, columns, schema, np.array([number]))
 
     return Source(
         format="NumPy arrays, one file an episode",
         schema=schema,
         read=read,
-        columns=found,
-        unread=unread(names, found),
-        notes=(*notes(found, final=len(observed) > len(rewards)), *said),
+        columns=columns,
+        unread=unread(list(first), columns),
+        notes=(*notes(columns, final=len(observed) > len(rewards)), *doubts),
     )
 
 

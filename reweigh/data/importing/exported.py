@@ -10,13 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reweigh.data.importing.arrays import h5py_module
-from reweigh.data.importing.entries import RowError, list_lengths, numbers
-from reweigh.data.importing.layout import Layout
-from reweigh.data.importing.source import MAX_STEPS, Source, bytes_of, rows_at_a_time
-from reweigh.data.importing.table_files import readable
+from reweigh.data.importing.columns import RowError, list_lengths, numbers
+from reweigh.data.importing.layout import Layout, Source
 from reweigh.data.log import FORMAT, TrajectoryLog
-from reweigh.data.schema import MISSING, TrajectorySchema
-from reweigh.data.trajectories import PER_STEP, Trajectories, columns
+from reweigh.data.schema import MAX_STEPS, MISSING, PER_STEP, TrajectorySchema
+from reweigh.data.trajectories import Trajectories
 
 SCHEMA = "reweigh.schema"
 """Key of the metadata under which an exported file says what its log holds."""
@@ -33,8 +31,7 @@ _EPISODES = 64
 def log(path: Path, layout: Layout) -> Source:
     """A log of reweigh, or the folder of a run, which has one."""
     opened = TrajectoryLog.open(path if (path / "_delta_log").is_dir() else path / "log")
-    size = bytes_of(opened.schema.observation) + bytes_of(opened.schema.action)
-    budget = rows_at_a_time(size, MAX_STEPS)
+    budget = opened.schema.steps_at_a_time(MAX_STEPS)
     return _changed(
         "a log",
         layout,
@@ -44,25 +41,13 @@ def log(path: Path, layout: Layout) -> Source:
     )
 
 
-def is_exported(path: Path) -> bool:
-    """Whether a Parquet file was exported from a log.
-
-    Raises:
-        ValueError: it is no Parquet file.
-    """
-    with readable(path, "Parquet"):
-        return SCHEMA.encode() in (pq.read_schema(path).metadata or {})
-
-
-def parquet(path: Path, layout: Layout) -> Source:
+def parquet(path: Path, raw_metadata: Mapping[bytes, bytes], layout: Layout) -> Source:
     """A Parquet file that was exported from a log."""
-    with pq.ParquetFile(path) as file:
-        metadata = {k.decode(): v.decode() for k, v in file.schema_arrow.metadata.items()}
+    metadata = {key.decode(): value.decode() for key, value in raw_metadata.items()}
     schema = _schema(path, metadata)
     steps = int(metadata["reweigh.steps"])
-    return _changed(
-        "Parquet, exported from a log", layout, schema, lambda: _parquet(path, schema), steps
-    )
+    kind = "Parquet, exported from a log"
+    return _changed(kind, layout, schema, lambda: _parquet(path, schema), steps)
 
 
 def minari(folder: Path, metadata: Mapping[str, Any], layout: Layout) -> Source:
@@ -130,7 +115,7 @@ def _parquet(path: Path, schema: TrajectorySchema) -> Iterator[Trajectories]:
 def _of_rows(batch: pa.RecordBatch, schema: TrajectorySchema) -> Trajectories:
     """Fragments of rows, each of which is an episode."""
     entries, counts = {}, {}
-    for name, spec in columns(schema):
+    for name, spec in schema.columns.items():
         array = batch.column(name)
         if name in (*PER_STEP, *PER_FRAGMENT, "final_observations"):
             counts[name] = list_lengths(array, name)

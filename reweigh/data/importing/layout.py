@@ -1,10 +1,15 @@
-"""What the columns of a source mean: as the user says, or by their usual names."""
+"""What a source holds: which of its columns means what, and its episodes, some at a time."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
-from reweigh.data.schema import MISSING, RECORDED
+import numpy as np
+
+from reweigh.data.schema import MISSING, RECORDED, TrajectorySchema
+from reweigh.data.trajectories import Trajectories
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Layout:
     rewards: str | None = None
     """Column of the reward."""
     log_prob_behaviour: str | None = None
-    """Column of the log-probability of the action, in nats; '' if what there is shall not count."""
+    """Column of the log-probability of the action, in nats; '' ignores the one that is there."""
     probabilities: str | None = None
     """Column of its probability (or density), instead."""
     episode: str | None = None
@@ -71,70 +76,147 @@ USUAL: Mapping[str, tuple[str, ...]] = {
 }
 """The names that each column is looked for under, first come first; `infos/` before it or not."""
 
-DONE = frozenset({"dones", "done"})
-"""Names of a column that says that an episode ended, not why."""
-
 _WIDE = frozenset({"observations", "actions", "next_observations"})
 _NEEDED = ("observations", "actions", "rewards")
 
-Found = Mapping[str, tuple[str, ...]]
-"""The columns of each part that a source has."""
+Columns = Mapping[str, tuple[str, ...]]
+"""The columns that each role of a `Layout` has in a source; a role without columns is absent."""
 
 
-def find(
-    names: Sequence[str], layout: Layout, place: str, *, needed: Sequence[str] = _NEEDED
-) -> Found:
+@dataclass(frozen=True)
+class Source:
+    """Episodes that can be read into a log."""
+
+    format: str
+    """What the source is, in words."""
+    schema: TrajectorySchema
+    read: Callable[[], Iterator[Trajectories]]
+    """Whole episodes, their fragments together and in order, some at a time."""
+    steps: int | None = None
+    """How many steps there are, if that is known beforehand."""
+    columns: Columns | None = None
+    """Which column was read as what, where that had to be found out."""
+    unread: tuple[str, ...] = ()
+    """Columns that were not read."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how it was read, a sentence each."""
+
+
+class Rows(Protocol):
+    """Some rows of a source, in its order."""
+
+    def __len__(self) -> int: ...
+
+    def numbers(self, name: str, *, mend: bool = False) -> np.ndarray:
+        """The entries of a column; if `mend`, only those that have the first entry's form."""
+        ...
+
+    def labels(self, name: str) -> np.ndarray:
+        """The entries of a column that may hold names or times."""
+        ...
+
+
+Parts = Callable[[Sequence[str]], Iterator[Rows]]
+"""All rows, with the columns that are asked for, some at a time."""
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """Rows of NumPy arrays."""
+
+    arrays: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return min((len(array) for array in self.arrays.values()), default=0)
+
+    def numbers(self, name: str, *, mend: bool = False) -> np.ndarray:
+        """The array as it is."""
+        return self.arrays[name]
+
+    labels = numbers
+
+
+Reader = Callable[[Path, Layout], Source]
+"""Opens a source of one format."""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What `import_log` made of a source; `str` of it is for a person to read."""
+
+    log: Path
+    format: str
+    """What the source was, in words."""
+    schema: TrajectorySchema
+    episodes: int
+    steps: int
+    terminated: int
+    """Episodes that ended in a terminal state."""
+    truncated: int
+    """Episodes that were cut from outside."""
+    columns: Columns
+    """Which column was read as what, where that had to be found out."""
+    unread: tuple[str, ...]
+    """Columns that were not read."""
+    notes: tuple[str, ...]
+    """What else should be known, a sentence or two each."""
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.log}: {self.steps:,} steps in {self.episodes:,} episodes of "
+            f"{self.schema.environment} ({self.terminated:,} terminated, {self.truncated:,} "
+            f"truncated), from {self.format}",
+            self.schema.in_words,
+        ]
+        if self.columns:
+            read = [f"{role} from {', '.join(names)}" for role, names in self.columns.items()]
+            lines.append("; ".join(read))
+        if self.unread:
+            lines.append(f"not read: {', '.join(self.unread)}")
+        return "\n".join([*lines, *self.notes])
+
+
+def columns_of(names: Sequence[str], layout: Layout, place: str) -> Columns:
     """Which of the columns `names` is what.
 
     Args:
-        names: all columns of the source.
-        layout: what the user says of them.
-        place: the source, for messages.
-        needed: what no source can do without.
+        names: All columns of the source.
+        layout: What the user says of them.
+        place: The source, for messages.
 
     Raises:
-        ValueError: a column that was named, or one that is needed, is not there; both log-probs
-            and probabilities were named. Lists the columns that are there.
+        ValueError: A column that was named, or one that every source needs, is missing (the message
+            lists all columns); both log-probabilities and probabilities were named.
     """
     if layout.log_prob_behaviour and layout.probabilities:
         raise ValueError(
             f"log_prob_behaviour is {layout.log_prob_behaviour!r} and probabilities "
             f"{layout.probabilities!r}: name one of them, the other follows from it."
         )
-    there = f"{place} has the columns {', '.join(names) or '(none)'}"
-    found: dict[str, tuple[str, ...]] = {}
+    every = f"{place} has the columns {', '.join(names) or '(none)'}"
+    columns: dict[str, tuple[str, ...]] = {}
     for role, usual in USUAL.items():
-        given = _given(layout, role)
-        missing = [name for name in given or () if name not in names]
+        given = getattr(layout, role)
+        if given is None or given == ():
+            chosen = _usual(names, usual, wide=role in _WIDE)
+        else:  # "" says that there is none
+            chosen = tuple(filter(None, (given,) if isinstance(given, str) else given))
+        missing = [name for name in chosen if name not in names]
         if missing:
-            raise ValueError(f"No column {missing[0]!r} for {role}: {there}.")
-        columns = _usual(names, usual, wide=role in _WIDE) if given is None else given
-        if columns:
-            found[role] = columns
-        elif role in needed:
+            raise ValueError(f"No column {missing[0]!r} for {role}: {every}.")
+        if chosen:
+            columns[role] = chosen
+        elif role in _NEEDED:
             raise ValueError(
-                f"No column for {role} (looked for {', '.join(usual)}): {there}. "
+                f"No column for {role} (looked for {', '.join(usual)}): {every}. "
                 f"Name it by --{role.replace('_', '-')}."
             )
-    # Of both, the column that the user named counts; a log-prob "" says that there are none.
+    # Of both, the column that the user named counts; a log-probability "" says that there are none.
     if layout.probabilities:
-        found.pop("log_prob_behaviour", None)
-    elif "log_prob_behaviour" in found or layout.log_prob_behaviour == "":
-        found.pop("probabilities", None)
-    return found
-
-
-def behaviour(found: Found) -> str:
-    """What a schema says of where the log-probs come from."""
-    return RECORDED if {"log_prob_behaviour", "probabilities"} & found.keys() else MISSING
-
-
-def _given(layout: Layout, role: str) -> tuple[str, ...] | None:
-    """The columns that the user named; () for "there is none"; None if nothing was said."""
-    value = getattr(layout, role)
-    if value is None or value == ():
-        return None
-    return tuple(name for name in ((value,) if isinstance(value, str) else value) if name)
+        columns.pop("log_prob_behaviour", None)
+    elif "log_prob_behaviour" in columns or layout.log_prob_behaviour == "":
+        columns.pop("probabilities", None)
+    return columns
 
 
 def _usual(names: Sequence[str], usual: Sequence[str], *, wide: bool) -> tuple[str, ...]:
@@ -158,10 +240,46 @@ def _numbered(names: Sequence[str], stem: str) -> tuple[str, ...]:
     return ()
 
 
-def unread(names: Sequence[str], found: Found) -> tuple[str, ...]:
-    """The columns that nothing was made of."""
-    read = {name for columns in found.values() for name in columns}
+def names_in(columns: Columns, *roles: str) -> list[str]:
+    """The names of the columns of some roles, or of all, each once."""
+    chosen = [columns.get(role, ()) for role in roles or columns]
+    return list(dict.fromkeys(name for names in chosen for name in names))
+
+
+def unread(names: Sequence[str], columns: Columns) -> tuple[str, ...]:
+    """The columns that are not read."""
+    read = set(names_in(columns))
     return tuple(name for name in names if name not in read)
 
 
-assert set(USUAL) <= {field.name for field in fields(Layout)}
+def behaviour(columns: Columns) -> str:
+    """What a schema says of where the log-probabilities come from."""
+    return RECORDED if {"log_prob_behaviour", "probabilities"} & columns.keys() else MISSING
+
+
+def is_done(columns: Columns) -> bool:
+    """Whether the column of ends is named done: it says that an episode ended, not why."""
+    name = columns.get("terminated", ("",))[0]
+    return name.lower().removeprefix("infos/") in ("dones", "done")
+
+
+def notes(columns: Columns, *, final: bool = False) -> tuple[str, ...]:
+    """What is said of the ends of episodes, where the columns leave something open.
+
+    Args:
+        columns: The columns.
+        final: Whether the observations go on to the one after the last step.
+    """
+    lines = []
+    if not final and "next_observations" not in columns:
+        lines.append(
+            "The observation after the last step of an episode is not in the source: its last "
+            "observation stands for it. Only the value of what follows a truncated episode is ever "
+            "computed from it."
+        )
+    if is_done(columns) and "truncated" not in columns:
+        lines.append(
+            f"Column {columns['terminated'][0]!r} says that an episode ended, not why: each is "
+            "taken as terminated."
+        )
+    return tuple(lines)

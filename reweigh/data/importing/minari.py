@@ -17,9 +17,17 @@ from typing import Any
 import numpy as np
 
 from reweigh.data.importing import exported
-from reweigh.data.importing.entries import side_by_side
-from reweigh.data.importing.episodes import NO_SEED
-from reweigh.data.importing.layout import Found, Layout, behaviour, find, unread
+from reweigh.data.importing.columns import side_by_side
+from reweigh.data.importing.layout import (
+    Columns,
+    Layout,
+    Source,
+    behaviour,
+    columns_of,
+    names_in,
+    unread,
+)
+from reweigh.data.importing.lists import Lists, read_episodes
 from reweigh.data.importing.minari_files import (
     COLUMNS,
     Arrays,
@@ -28,8 +36,6 @@ from reweigh.data.importing.minari_files import (
     read_metadata,
     refuse_metadata,
 )
-from reweigh.data.importing.rows import Lists, read_episodes
-from reweigh.data.importing.source import Source
 from reweigh.data.importing.spaces import (
     Kinds,
     Space,
@@ -40,6 +46,7 @@ from reweigh.data.importing.spaces import (
     read_space,
     spec_of,
 )
+from reweigh.data.importing.steps import NO_SEED
 from reweigh.data.schema import ArraySpec, TrajectorySchema
 from reweigh.data.trajectories import Trajectories
 
@@ -95,8 +102,8 @@ def minari(path: Path, layout: Layout) -> Source:
         return exported.minari(dataset.folder, dataset.metadata, layout)
     first = next(iter(dataset.episodes()))
     names = [*COLUMNS, *(name for name in first if name.startswith("infos/"))]
-    found = find(names, _named(layout, names), str(path))
-    schema = dataset.schema(layout, found)
+    columns = columns_of(names, _named(layout, names), str(path))
+    schema = dataset.schema(layout, columns)
     notes = ()
     if dataset.lossy(first):
         notes = (
@@ -106,10 +113,10 @@ def minari(path: Path, layout: Layout) -> Source:
     return Source(
         format=f"Minari, {dataset.metadata['data_format']}",
         schema=schema,
-        read=lambda: dataset.read(found, schema),
+        read=lambda: dataset.read(columns, schema),
         steps=dataset.metadata["total_steps"],
-        columns=found,
-        unread=unread(names, found),
+        columns=columns,
+        unread=unread(names, columns),
         notes=notes,
     )
 
@@ -167,7 +174,7 @@ class _Dataset:
         spec_of(spaces[1], "actions")
         return cls(file.parent, metadata, parts, spaces[1])
 
-    def schema(self, layout: Layout, found: Found) -> TrajectorySchema:
+    def schema(self, layout: Layout, columns: Columns) -> TrajectorySchema:
         """What a log of it holds; the spaces say how many choices there are."""
         observation = observation_spec(self.observations)
         action = spec_of(self.actions, "actions")
@@ -181,36 +188,33 @@ class _Dataset:
             observation=observation,
             action=action,
             discrete_actions=bool(action.choices),
-            behaviour=behaviour(found),
+            behaviour=behaviour(columns),
         )
 
     def lossy(self, first: Arrays) -> bool:
         """Whether images were compressed."""
         return any(_compressed(_part(first, n), space) for n, space in self.observations.items())
 
-    def read(self, found: Found, schema: TrajectorySchema) -> Iterator[Trajectories]:
+    def read(self, columns: Columns, schema: TrajectorySchema) -> Iterator[Trajectories]:
         """Episode after episode."""
-        others = {name for names in found.values() for name in names} - {"observations", "actions"}
+        others = set(names_in(columns)) - {"observations", "actions"}
         infos = [name for name in others if name.startswith("infos/")]
         for number, arrays in enumerate(self.episodes(infos)):
-            steps = len(arrays["rewards"])
-            columns = {
-                "observations": side_by_side(
-                    [
-                        _entries(_part(arrays, name), space, "observations")
-                        for name, space in self.observations.items()
-                    ]
-                ),
+            observed = [
+                _entries(_part(arrays, name), space, "observations")
+                for name, space in self.observations.items()
+            ]
+            values = {
+                "observations": side_by_side(observed),
                 "actions": _entries(arrays["actions"], self.actions, "actions"),
             }
             for name in others:
-                values = arrays[name]
-                # Of infos the first belongs to the reset.
-                after_reset = name.startswith("infos/") and len(values) == steps + 1
-                columns[name] = values[1:] if after_reset else values
-            lists = {n: Lists(values, np.array([len(values)])) for n, values in columns.items()}
+                # The first of the infos may be that of the reset.
+                after_reset = name in infos and len(arrays[name]) == len(arrays["rewards"]) + 1
+                values[name] = arrays[name][1:] if after_reset else arrays[name]
+            lists = {name: Lists(x, np.array([len(x)])) for name, x in values.items()}
             seed = np.array([arrays.get("seed", NO_SEED)], dtype=np.int64)
-            yield read_episodes(lists, found, schema, np.array([number]), seeds=seed)
+            yield read_episodes(lists, columns, schema, np.array([number]), seeds=seed)
 
     def episodes(self, infos: Collection[str] | None = None) -> Iterator[Arrays]:
         """The arrays of each episode, by their names; of the infos those named, or all."""

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reweigh.data.importing.arrays import h5py_module
-from reweigh.data.importing.entries import RowError, numbers
+from reweigh.data.importing.columns import RowError, numbers
 from reweigh.data.importing.spaces import Kinds, lack
-from reweigh.data.importing.table_files import readable
+from reweigh.data.importing.tables import readable
 
 Arrays = dict[str, np.ndarray]
 """The arrays of an episode by name: `observations`, or `observations/part` for each part of a dict;

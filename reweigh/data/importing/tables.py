@@ -1,29 +1,27 @@
-"""Tables: Parquet, CSV and JSONL, with one row a step or one row an episode."""
+"""Tables: from columns of Arrow to a source, and how CSV is read.
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+Arrow's own scanners read ahead as far as memory goes if what comes after them is slower: files are
+read in order, a block at a time.
+"""
+
+import codecs
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
+from pyarrow import compute as pc
 
-from reweigh.data.importing.entries import RowError, depth, is_list, list_lengths, numbers
-from reweigh.data.importing.episodes import Labels
-from reweigh.data.importing.layout import USUAL, Found, Layout, find, unread
-from reweigh.data.importing.rows import Lists, read_episodes
-from reweigh.data.importing.source import Source, notes
-from reweigh.data.importing.steps import Rows, counts_steps, read_steps, survey
-from reweigh.data.importing.table_files import (
-    Table,
-    Types,
-    UnreadableError,
-    csv_file,
-    jsonl_file,
-    parquet_files,
-)
-from reweigh.data.importing.texts import is_text, plain
-from reweigh.data.schema import TrajectorySchema
-from reweigh.data.trajectories import Trajectories
+from reweigh.data.importing.columns import floats_for_integers, is_list, is_text, is_time, numbers
+from reweigh.data.importing.layout import USUAL, Layout, Source, columns_of, names_in
+from reweigh.data.importing.lists import list_source
+from reweigh.data.importing.steps import step_source
+
+BLOCK_BYTES = 4 << 20
+"""Text that is read at a time; the types of columns are told from the first block."""
 
 _FLOATS = ("rewards", "log_prob_behaviour", "probabilities")
 _COUNTS = ("episode", "time", "policy_version")
@@ -33,179 +31,269 @@ _GUESSES = (
     tuple(role for role in USUAL if role not in _COUNTS),
 )
 """What to read as floats, although the first block of a text holds whole numbers: more each time
-that a later one does not.
-"""
+that a later one does not."""
+_NUMBER = r"(?i)^\s*([-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|inf|infinity)|true|false)\s*$"
+_VECTOR = r"^\s*\[[^\[\]]*\]\s*$"
+
+Types = Mapping[str, pa.DataType]
+"""What to read columns as, where the first block is not to be believed."""
 
 
-def parquet(path: Path, layout: Layout) -> Source:
-    """A Parquet file, or a folder of them in the order of their names."""
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise ValueError(f"{path} has no .parquet files.")
-    return _source(parquet_files(files), layout, path, fixed_types=True)
+class UnreadableError(ValueError):
+    """Arrow does not understand a file; as text, it may with other types."""
 
 
-def csv(path: Path, layout: Layout) -> Source:
-    """A CSV file with a header, `.csv.gz` too. Lists are texts such as "[0.5, 1.5]"."""
-    return _text(partial(csv_file, path), layout, path)
+@dataclass(frozen=True)
+class Table:
+    """A table on disk."""
+
+    place: str
+    kind: str
+    schema: pa.Schema
+    batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+    """All rows in order, with the columns that are asked for."""
+    rows: int | None = None
+    """How many there are, if the file says so."""
+
+    def parts(self, columns: Sequence[str]) -> "Iterator[TableRows]":
+        """All rows, with the columns that are asked for."""
+        first = 0
+        for batch in self.batches(columns):
+            yield TableRows(batch, first)
+            first += len(batch)
 
 
-def jsonl(path: Path, layout: Layout) -> Source:
-    """A file with one JSON object a line."""
-    return _text(partial(jsonl_file, path), layout, path)
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of an Arrow table."""
+
+    batch: pa.RecordBatch
+    first_row: int
+    """The number of the first of them in the table, for messages."""
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def array(self, name: str) -> pa.Array:
+        """A column, lists that are written as text as lists."""
+        return numeric(self.batch.column(name), name, first_row=self.first_row)
+
+    def flat(self, name: str) -> pa.Array:
+        """The entries of a column of lists, end to end."""
+        array = self.array(name)
+        return numeric(array.flatten(), name) if is_list(array.type) else array
+
+    def numbers(self, name: str, *, mend: bool = False) -> np.ndarray:
+        """The entries of a column."""
+        return numbers(self.array(name), name, mend=mend)
+
+    def labels(self, name: str) -> np.ndarray:
+        """Numbers, names or times."""
+        array = self.batch.column(name)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if is_text(array.type) or is_time(array.type):
+            return array.to_numpy(zero_copy_only=False)
+        values = numbers(array, name)
+        if values.ndim > 1:
+            raise ValueError(f"Column {name} holds lists; give a number, a name or a time a row.")
+        return values
 
 
-def _text(opening: Callable[[Types], Table], layout: Layout, path: Path) -> Source:
-    """A table whose types have to be told from its text."""
+def numeric(array: pa.Array, name: str, *, first_row: int = 0) -> pa.Array:
+    """The same column, without a dictionary; lists that are written as text become lists.
+
+    Raises:
+        ValueError: Other text.
+    """
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if not is_text(array.type):
+        return array
+    other = ~_matches(array, _VECTOR)
+    if other.any():
+        words = other & ~_matches(array, _NUMBER)
+        row = int((words if words.any() else other).argmax())
+        raise ValueError(
+            f"Column {name} holds text such as {array[row].as_py()[:40]!r} in row "
+            f"{first_row + row} (from 0). Numbers are needed, or lists of numbers, [1.5, 2]; lists "
+            "of lists can be read from Parquet and JSONL."
+        )
+    inside = pc.call_function("utf8_trim", [array], pc.TrimOptions("[] \t\n,"))
+    lists = pc.call_function("split_pattern_regex", [inside], pc.SplitPatternOptions(r"[,\s]+"))
+    for kind in (pa.int64(), pa.float64()):
+        with suppress(pa.ArrowInvalid):
+            return lists.cast(pa.list_(kind))
+    bad = int((~_matches(lists.flatten(), _NUMBER)).argmax())
+    sizes = pc.call_function("list_value_length", [lists]).fill_null(0)
+    row = int(np.searchsorted(np.cumsum(sizes.to_numpy()), bad, side="right"))
+    raise ValueError(
+        f"Column {name} holds lists that are not of numbers: {array[row].as_py()[:40]!r} in row "
+        f"{first_row + row} (from 0)."
+    )
+
+
+def _matches(array: pa.Array, pattern: str) -> np.ndarray:
+    """`[rows]` bool: whether a text is missing, or matches."""
+    matching = pc.call_function("match_substring_regex", [array], pc.MatchSubstringOptions(pattern))
+    return matching.fill_null(True).to_numpy(zero_copy_only=False)
+
+
+def table_source(table: Table, layout: Layout, path: Path, *, fixed_types: bool) -> Source:
+    """A table as a source, with one row a step or one row an episode.
+
+    Args:
+        table: The table.
+        layout: The user's description of the columns.
+        path: The file.
+        fixed_types: Whether the file declares the types of its columns.
+    """
+    names = table.schema.names
+    columns = columns_of(names, layout, table.place)
+    environment = path.name.partition(".")[0] or path.name
+    first = next((b for b in table.parts([columns["rewards"][0]]) if len(b)), None)
+    if first is None:
+        raise ValueError(f"{table.place} has no rows.")
+    if is_list(first.array(columns["rewards"][0]).type):
+        columns = {role: names for role, names in columns.items() if role != "time"}
+        return list_source(table, columns, layout, environment, fixed_types=fixed_types)
+    if not (layout.time or _has_times(table, names_in(columns, "time"))):
+        columns = {role: names for role, names in columns.items() if role != "time"}
+    return step_source(
+        f"{table.kind}, one row a step",
+        table.parts,
+        columns,
+        layout,
+        names=names,
+        environment=environment,
+        fixed_types=fixed_types,
+        steps=table.rows,
+    )
+
+
+def _has_times(table: Table, names: Sequence[str]) -> bool:
+    """Whether the column of the step has an order that can be checked."""
+    ordered = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, is_time)
+    types = [table.schema.field(name).type for name in names]
+    return all(any(is_kind(each) for is_kind in ordered) for each in types)
+
+
+def text_source(opening: Callable[[Types], Table], layout: Layout, path: Path) -> Source:
+    """A table as a source, whose types have to be told from its text."""
     table = opening({})
-    found = find(table.schema.names, layout, table.place)
+    columns = columns_of(table.schema.names, layout, table.place)
     for roles in _GUESSES:
-        names = {name for role in roles for name in found.get(role, ())}
-        types = {name: _floats(table.schema.field(name).type) for name in names}
+        types = {
+            n: floats_for_integers(table.schema.field(n).type) for n in names_in(columns, *roles)
+        }
         try:
-            return _source(opening(types), layout, path, fixed_types=False)
+            return table_source(opening(types), layout, path, fixed_types=False)
         except UnreadableError:
             if roles is _GUESSES[-1]:
                 raise
     raise AssertionError("the last guess returns or raises")
 
 
-def _floats(kind: pa.DataType) -> pa.DataType:
-    """The type with floats for whole numbers."""
-    if is_list(kind):
-        return pa.list_(_floats(kind.value_type))
-    return pa.float64() if pa.types.is_integer(kind) or pa.types.is_null(kind) else kind
+def csv(path: Path, layout: Layout, *, block_bytes: int = BLOCK_BYTES) -> Source:
+    """A CSV file with a header, `.csv.gz` too. Lists are texts such as "[0.5, 1.5]"."""
+    blocks = pacsv.ReadOptions(block_size=block_bytes)
+
+    def opening(types: Types) -> Table:
+        def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+            wanted = pacsv.ConvertOptions(column_types=types, include_columns=list(columns))
+            schema = pa.schema([])
+            try:
+                with (
+                    readable(path, "CSV"),
+                    pacsv.open_csv(path, blocks, convert_options=wanted) as opened,
+                ):
+                    schema = opened.schema
+                    if any(pa.types.is_binary(kind) for kind in schema.types):
+                        raise not_utf8(path)
+                    yield from opened
+            except UnreadableError:
+                counted = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+                names = [f.name for f in schema if any(is_kind(f.type) for is_kind in counted)]
+                if names:
+                    _refuse_words(path, names, blocks)
+                raise
+
+        refuse_utf16(path, "CSV")
+        with readable(path, "CSV"):
+            every = pacsv.ConvertOptions(column_types=types)
+            with pacsv.open_csv(path, blocks, convert_options=every) as opened:
+                names = opened.schema.names
+                if twice := sorted({name for name in names if names.count(name) > 1}):
+                    raise ValueError(
+                        f"{path} has more than one column {', '.join(twice)}: rename them"
+                    )
+                return Table(str(path), "CSV", opened.schema, batches)
+
+    return text_source(opening, layout, path)
 
 
-def _source(table: Table, layout: Layout, path: Path, *, fixed_types: bool) -> Source:
-    names = table.schema.names
-    found = find(names, layout, table.place)
-    ends = (found["rewards"][0], found["observations"][0])
-    first = next((b for b in table.batches(ends) if len(b)), None)
-    if first is None:
-        raise ValueError(f"{table.place} has no rows.")
-    rewards, observed = (_column(first, name, 0).slice(0, 1) for name in ends)
-    lists = is_list(rewards.type)
-    final = lists and is_list(observed.type) and len(observed.flatten()) > len(rewards.flatten())
-    if lists or not (layout.time or _are_times(table, found)):
-        found = {role: columns for role, columns in found.items() if role != "time"}
-    parts = partial(_flattened if lists else _parts, table)
-    environment = path.name.partition(".")[0] or path.name
-    schema, seen, said = survey(parts, found, layout, environment, fixed_types=fixed_types)
+def _refuse_words(path: Path, names: Collection[str], blocks: pacsv.ReadOptions) -> None:
+    """Refuses words in columns of numbers, which Arrow names without their place."""
+    as_text = pacsv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        include_columns=list(names),
+        strings_can_be_null=True,
+    )
+    row = 0
+    with (
+        suppress(pa.ArrowException),
+        pacsv.open_csv(path, blocks, convert_options=as_text) as opened,
+    ):
+        for batch in opened:
+            words = {name: ~_matches(batch.column(name), _NUMBER) for name in names}
+            first = {name: int(where.argmax()) for name, where in words.items() if where.any()}
+            if first:
+                name = min(first, key=first.__getitem__)
+                word = batch.column(name)[first[name]].as_py()
+                raise word_error(path, name, word, row + first[name])
+            row += len(batch)
 
-    def read() -> Iterator[Trajectories]:
-        if lists:
-            return _read_lists(table, found, schema)
-        counted = counts_steps(parts, found)
-        return read_steps(_parts(table, _names(found)), found, schema, counted=counted)
 
-    return Source(
-        format=f"{table.kind}, one row {'an episode' if lists else 'a step'}",
-        schema=schema,
-        read=read,
-        steps=None if lists else table.rows or seen,
-        columns=found,
-        unread=unread(names, found),
-        notes=(*notes(found, final=final), *said),
+def word_error(path: Path, name: str, word: str, row: int) -> ValueError:
+    """The error for a word in a column of numbers."""
+    return ValueError(
+        f"{path}: column {name} holds {word[:40]!r} in row {row} (from 0), which is no number as "
+        "others there are. Mend it, or leave the row out."
     )
 
 
-def _are_times(table: Table, found: Found) -> bool:
-    """Whether the column of the step has an order that can be checked."""
-    ordered = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, _is_time)
-    types = [table.schema.field(name).type for name in found.get("time", ())]
-    return all(any(is_kind(each) for is_kind in ordered) for each in types)
+@contextmanager
+def readable(place: str | Path, kind: str) -> Iterator[None]:
+    """Says of Arrow's errors which file they are about.
 
-
-def _is_time(kind: pa.DataType) -> bool:
-    """Whether these are points of time, or how long after one; the time of a day is neither."""
-    return pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_duration(kind)
-
-
-def _names(found: Found) -> list[str]:
-    return [name for columns in found.values() for name in columns]
-
-
-def _parts(table: Table, columns: Sequence[str]) -> Iterator[Rows]:
-    """Rows, each of which is a step."""
-    rows = 0
-    for batch in table.batches(list(dict.fromkeys(columns))):
-        yield Rows(
-            count=len(batch),
-            numbers=lambda name, b=batch, at=rows: numbers(_column(b, name, at), name),
-            labels=lambda name, b=batch: _labels(b.column(name), name),
-            look=lambda name, b=batch, at=rows: numbers(_column(b, name, at), name, mend=True),
-        )
-        rows += len(batch)
-
-
-def _column(batch: pa.RecordBatch, name: str, rows: int) -> pa.Array:
-    """A column, lists that are written as text as lists; before the batch come so many rows."""
-    return plain(batch.column(name), name, first_row=rows)
-
-
-def _flattened(table: Table, columns: Sequence[str]) -> Iterator[Rows]:
-    """The entries of rows that are episodes, to look at as if each were a row."""
-    rows = 0
-    for batch in table.batches(list(dict.fromkeys(columns))):
-        flat = {}
-        for name in columns:
-            array = _column(batch, name, rows)
-            entries = array.flatten() if is_list(array.type) else array
-            flat[name] = numbers(entries, name, mend=True)
-        count = min((len(values) for values in flat.values()), default=0)
-        yield Rows(count, flat.__getitem__, flat.__getitem__, flat.__getitem__)
-        rows += len(batch)
-
-
-def _read_lists(table: Table, found: Found, schema: TrajectorySchema) -> Iterator[Trajectories]:
-    """Rows, each of which is an episode."""
-    names, labels, rows = list(dict.fromkeys(_names(found))), Labels(), 0
-    for batch in table.batches(names):
-        if not len(batch):
-            continue
-        episode = np.arange(rows, rows + len(batch))
-        if "episode" in found:
-            name = found["episode"][0]
-            try:
-                episode = labels.number(_labels(batch.column(name), name))
-            except RowError as error:
-                raise ValueError(f"{error.text}, in row {rows + error.row} (from 0).") from None
-        levels = depth(_column(batch, found["observations"][0], rows).type)
-        columns = {}
-        for name in set(names) - set(found.get("episode", ())):
-            array = _column(batch, name, rows)
-            # The observation after an episode may stand there once: then it has one level less.
-            once = name in found.get("next_observations", ()) and depth(array.type) < levels
-            columns[name] = _placed(array, name, episode, once=once)
-        yield read_episodes(columns, found, schema, episode)
-        rows += len(batch)
-
-
-def _placed(array: pa.Array, name: str, episode: np.ndarray, *, once: bool) -> Lists:
-    """A column of lists; what is wrong with it is said with episode and step."""
+    Raises:
+        UnreadableError: In place of one of them.
+        ValueError: Text that is not UTF-8.
+        OSError: The system cannot read the file.
+    """
     try:
-        if once or not is_list(array.type):
-            return Lists(numbers(array, name), np.ones(len(array), dtype=np.int64))
-        counts = list_lengths(array, name)
-    except RowError as error:
-        raise ValueError(f"{error.text}, in episode {episode[error.row]}, step 0.") from None
-    try:
-        return Lists(numbers(array.flatten(), name), counts)
-    except RowError as error:
-        stop = np.cumsum(counts)
-        which = int(np.searchsorted(stop, error.row, side="right"))
-        step = error.row - (stop[which] - counts[which])
-        raise ValueError(f"{error.text}, in episode {episode[which]}, step {step}.") from None
+        yield
+    except UnicodeDecodeError:
+        raise not_utf8(place) from None
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        text = " ".join(str(error).split())
+        if "UTF8" in text:
+            raise not_utf8(place) from None
+        raise UnreadableError(f"{place} cannot be read as {kind}: {text}") from None
 
 
-def _labels(array: pa.Array, name: str) -> np.ndarray:
-    """Numbers, names or times."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if is_text(array.type) or _is_time(array.type):
-        return array.to_numpy(zero_copy_only=False)
-    values = numbers(array, name)
-    if values.ndim > 1:
-        raise ValueError(f"Column {name} holds lists, where one number, name or time is needed.")
-    return values
+def refuse_utf16(path: Path, kind: str) -> None:
+    """Refuses the text that spreadsheets call Unicode."""
+    with readable(path, kind), pa.input_stream(str(path)) as text:
+        if text.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise not_utf8(path)
+
+
+def not_utf8(place: str | Path) -> ValueError:
+    """The error for text of another encoding."""
+    return ValueError(
+        f"{place} is not UTF-8 text. Convert it to UTF-8 from the encoding that it has, such as by "
+        "iconv -f LATIN1 -t UTF-8."
+    )
