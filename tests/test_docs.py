@@ -1,6 +1,6 @@
 """What README and docs show runs for someone who follows a page from the top, in an empty folder.
 
-Python blocks run as they stand, in one session a page. Commands run too, `make train` as the command
+Python blocks run as they stand, in one session a page. Commands run too, `make train` as the one
 that it calls; training stops early. What takes minutes or other packages is only checked to exist.
 """
 

@@ -60,7 +60,7 @@ def refuse(trajectories: Trajectories) -> Trajectories:
     """Requires that every episode has an end."""
     endless = open_ends(trajectories)
     if len(endless):
-        episode, step = trajectories.place(trajectories.stop[endless[0]] - 1).split(", ")
+        episode, step = trajectories.place(int(trajectories.stop[endless[0]]) - 1).split(", ")
         raise ValueError(
             f"{episode.capitalize()} has no end: {step} is its last, neither terminated nor "
             "truncated. Mark the ends in the source; or, if a time limit cut episodes there, say "
