@@ -27,7 +27,7 @@ def trajectories():
         observations=np.zeros(steps, dtype=np.int64),
         actions=np.array(ACTIONS),
         rewards=np.arange(steps, dtype=np.float64),
-        log_probs=np.full(steps, math.log(0.5)),
+        log_prob_behaviour=np.full(steps, math.log(0.5)),
         lengths=np.array(LENGTHS),
         final_observations=np.zeros(len(LENGTHS), dtype=np.int64),
         terminated=terminated,
@@ -102,7 +102,7 @@ def test_one_whole_episode_has_no_deviation():
 
 def test_a_log_without_log_probabilities_is_inspected_but_not_weighed(tmp_path, policy):
     made = rw.TrajectoryLog.create(tmp_path / "log", replace(SCHEMA, behaviour=MISSING))
-    made.append(replace(trajectories(), log_probs=np.full(13, np.nan)))
+    made.append(replace(trajectories(), log_prob_behaviour=np.full(13, np.nan)))
     assert inspection(made).steps == 13
     with pytest.raises(ValueError, match="--estimate-behaviour"):
         inspection(made, policy)
