@@ -8,7 +8,7 @@ GROUPS = "recipes/groups.py"
 VALUES = "recipes/values.py"
 SCORES = "recipes/scores.py"
 SAMPLE = "core/sample.py"
-LAYOUTS = ""
+LAYOUTS = "core/layouts.py"
 RANKS = "core/ranks.py"
 
 MUTATIONS = [
@@ -62,9 +62,8 @@ MUTATIONS = [
         "self.segments.lengths.double(),\n        )",
     ),
     (LAYOUTS, "or int(bounds[0]) != 0:", "or False:"),
-    (LAYOUTS, "size = int(bounds[-1]) if size is None else size", "size = int(bounds[-1])"),
-    (LAYOUTS, "is_episode = flat[start] >= 0", "is_episode = flat[start] >= -9"),
-    (LAYOUTS, "begins[1:] = flat[1:] != flat[:-1]", "begins[1:] = flat[1:] > flat[:-1]"),
+    (LAYOUTS, "is_episode = ids[start] >= 0", "is_episode = ids[start] >= -9"),
+    (LAYOUTS, "begins[1:] = ids[1:] != ids[:-1]", "begins[1:] = ids[1:] > ids[:-1]"),
     (LAYOUTS, "if bool((count > 1).any()):", "if False:"),
     (RANKS, "merged = merged.merge(part)", "pass"),
 ]
