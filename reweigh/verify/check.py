@@ -111,8 +111,10 @@ def _recipe_row(trial: Trial, name: str, recipe: Recipe) -> Row:
 
 
 def _refusal_row(trial: Trial, name: str, recipe: Recipe) -> Row:
-    error = float("inf") if _recipe_row(trial, name, recipe).passed else 0.0
-    return Row(WRONGLY_DECLARED, name, {"refused": error}, "refused")
+    # Said twice, so that it fails whichever of the two a row no longer looks at.
+    if _recipe_row(trial, name, recipe).passed:
+        return Row(WRONGLY_DECLARED, name, {"refused": float("inf")}, "refused", ("accepted",))
+    return Row(WRONGLY_DECLARED, name, {"refused": 0.0}, "refused")
 
 
 class _Group(NamedTuple):

@@ -8,7 +8,7 @@ GROUPS = "recipes/groups.py"
 VALUES = "recipes/values.py"
 SCORES = "recipes/scores.py"
 SAMPLE = "core/sample.py"
-SEGMENTS = "core/segments.py"
+LAYOUTS = "core/layouts.py"
 RANKS = "core/ranks.py"
 
 MUTATIONS = [
@@ -61,10 +61,9 @@ MUTATIONS = [
         "self.segments.total(counted.double()),\n        )",
         "self.segments.lengths.double(),\n        )",
     ),
-    (SEGMENTS, "or int(bounds[0]) != 0:", "or False:"),
-    (SEGMENTS, "size = int(bounds[-1]) if size is None else size", "size = int(bounds[-1])"),
-    (SEGMENTS, "is_episode = flat[start] >= 0", "is_episode = flat[start] >= -9"),
-    (SEGMENTS, "begins[1:] = flat[1:] != flat[:-1]", "begins[1:] = flat[1:] > flat[:-1]"),
-    (SEGMENTS, "if bool((count > 1).any()):", "if False:"),
+    (LAYOUTS, "or int(bounds[0]) != 0:", "or False:"),
+    (LAYOUTS, "is_episode = ids[start] >= 0", "is_episode = ids[start] >= -9"),
+    (LAYOUTS, "begins[1:] = ids[1:] != ids[:-1]", "begins[1:] = ids[1:] > ids[:-1]"),
+    (LAYOUTS, "if bool((count > 1).any()):", "if False:"),
     (RANKS, "merged = merged.merge(part)", "pass"),
 ]

@@ -447,7 +447,7 @@ PROOF = [
     (CHECK, "TOLERANCE = 1e-9", "TOLERANCE = 1e9"),
     (CHECK, "not self.undeclared and all(", "all("),
     (CHECK, "and all(e <= TOLERANCE for e in self.errors.values())", ""),
-    (CHECK, "recipe).passed else 0.0", "recipe).passed else 2.0"),
+    (CHECK, "if _recipe_row(trial, name, recipe).passed:", "if True:"),
     (BATCHES, "case.probability[members].prod(1) * losses", "losses"),
     (BATCHES, "return case.gradient(-mean)", "return case.gradient(mean)"),
     (
