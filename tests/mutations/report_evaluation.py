@@ -41,7 +41,7 @@ MUTATIONS = [
     (WORDING, '"first" if e is chosen else kind', "kind"),
     (WORDING, "sorted(numbers[warning] for warning in e.warnings)", "[]"),
     (FIGURES, '("has", "is") if episodes == 1', '("has", "is") if steps == 1'),
-    (WORDING, '"" if left_out is None else', '"" if left_out else'),
+    (WORDING, 'if left_out.episodes else ""', 'if not left_out.episodes else ""'),
     ("report/svg.py", "f' id=\"{name}-'", "' id=\"'"),
     (PAGE, "(LIMIT - 1) //", "LIMIT //"),
 ]
