@@ -11,18 +11,18 @@ CRITICS = "evaluation/critics.py"
 REGRESSION = "evaluation/regression.py"
 FEATURES = "evaluation/features.py"
 DRAWING = "evaluation/drawing.py"
-STATES = "evaluation/states.py"
-ROBUST = "evaluation/doubly_robust.py"
+LOGGED = "evaluation/logged.py"
+ROBUST = "recipes/values.py"
 MARGINAL = "evaluation/state_marginal.py"
 RESAMPLING = "evaluation/resampling.py"
-MIXTURES = "evaluation/mixtures.py"
+METHODS = "evaluation/methods.py"
 
 MUTATIONS = [
-    (CRITICS, "sample.select(x.nonzero().squeeze(1)) for x in (fold != k", "sample for x in (fold"),
-    (CRITICS, "here = here[owner[here].argsort(stable=True)]", ""),
+    (CRITICS, "log.select((fold != k).nonzero().squeeze(1)), log", "log, log"),
+    (CRITICS, "steps_of(log.segments, mine)]", "log.segments.existing[: len(mine)]]"),
     (CRITICS, ".time.clamp(max=horizon - 1)", ".time * 0"),
     (CRITICS, "torch.where(share > 0, means, (means @ share).unsqueeze(1))", "means"),
-    (CRITICS, "known = among(log_probs, visits > 0)", "known = log_probs"),
+    (CRITICS, "known = restricted_log_probs(log_probs, visits > 0)", "known = log_probs"),
     (REGRESSION, "expected[over] = 0.0", ""),
     (REGRESSION, "squares <= limits * steps", "squares < torch.inf"),
     (REGRESSION, "penalty[:, -1] = 0.0", ""),
@@ -32,21 +32,26 @@ MUTATIONS = [
     (FEATURES, ".clamp(-_FARTHEST, _FARTHEST)", ""),
     (DRAWING, "when.double() @ turns[:2] + turns[2]", "when.double() @ turns[:2] * 0"),
     (DRAWING, "torch.random.fork_rng(devices=[])", "torch.no_grad()"),
-    (STATES, "batch.terminated | (segments.lengths < segments.most_steps)", "batch.terminated"),
-    (STATES, "(batch.episode.double() * _GOLDEN_RATIO).frac()", "batch.episode.double()"),
-    (ROBUST, "segments.next(predicted.values, nothing)", "segments.next(0 * left, nothing)"),
-    (ROBUST, "left * discount_from_start(segments, discount=sample.discount)", "left"),
-    (ROBUST, "masked_fill(~segments.is_first, 0.0)", "clone()"),
+    (
+        LOGGED,
+        "self.batch.terminated | (self.segments.lengths < self.segments.most_steps)",
+        "self.batch.terminated",
+    ),
+    (LOGGED, "(self.batch.episode.double() * _GOLDEN_RATIO).frac()", "self.batch.episode.double()"),
+    (ROBUST, "sample.segments.next(values, values", "sample.segments.next(0 * values, values"),
+    (ROBUST, "sample.discount_from_start * left", "left"),
+    (ROBUST, "torch.where(sample.segments.is_first, x, 0.0)", "x"),
+    (METHODS, "        _ = log.sample.log_ratios", "        _ = log"),
     (RESAMPLING, "(share - 1) * left_out", "share * left_out"),
     (RESAMPLING, "Terms(value + scaled - scaled.mean()", "Terms(pseudo"),
     (MARGINAL, "relative_weights(log_m + sample.log_ratios", "relative_weights(sample.log_ratios"),
     (MARGINAL, "at_each_time(alive) / torch", "1 / torch"),
-    (MARGINAL, "ended(some), count)", "some.batch.terminated, count)"),
+    (MARGINAL, "part.ended, count)", "part.batch.terminated, count)"),
     (MARGINAL, "discount=1.0,", "discount=0.99,"),
     (MARGINAL, " - segments.mean(log_m.exp()).log()", ""),
-    (MARGINAL, "_MOST_GAPS * most_steps", "len(sample) * sample.segments.size"),
-    (MIXTURES, "source.double().mean(1)", "torch.full((len(policies),), 1 / len(policies))"),
-    (MIXTURES, "    _require_same(log_probs, source, list(policies), batch)\n", ""),
-    (MIXTURES, "if bool(changed.any()):", "if False:"),
+    (MARGINAL, "_MOST_GAPS * most_steps", "len(log) * log.segments.size"),
+    (METHODS, "is_source.double().mean(1)", "torch.full((len(policies),), 1 / len(policies))"),
+    (METHODS, "_require_recorded(log_probs, is_source, list(policies), log.batch)\n", "pass\n"),
+    (METHODS, "if bool(changed.any()):", "if False:"),
     ("core/marginal/kernel.py", "points = landmarks.to(points)", "pass"),
 ]

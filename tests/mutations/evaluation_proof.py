@@ -1,31 +1,30 @@
 """Changes that the exact problems, and other systems' formulas, must notice."""
 
 TESTS = ["test_evaluation_peers.py", "test_evaluation_problems.py"]
-IMPORTANCE = "evaluation/importance.py"
-ROBUST = "evaluation/doubly_robust.py"
+VALUES = "recipes/values.py"
 INTERVALS = "evaluation/intervals.py"
 
 MUTATIONS = [
-    (IMPORTANCE, "weigh(sample.log_trajectory, sample.returns)", "sample.returns"),
+    (VALUES, "weigh(sample.log_trajectory, sample.returns)", "sample.returns"),
     (
-        IMPORTANCE,
+        VALUES,
         "weigh(sample.log_prefix, sample.discounted_rewards)",
         "weigh(sample.log_ratios, sample.discounted_rewards)",
     ),
     (
-        IMPORTANCE,
+        VALUES,
         "weigh(sample.log_prefix, sample.discounted_rewards)",
         "weigh(sample.log_prefix, sample.rewards)",
     ),
     (
-        IMPORTANCE,
+        VALUES,
         "Weighted(sample.discounted_rewards, sample.log_prefix, sample.segments)",
         "Weighted(sample.discounted_rewards, sample.log_ratios, sample.segments)",
     ),
     (
-        IMPORTANCE,
-        "weigh(bounded.log_weights, sample.returns - lowest_return)",
-        "weigh(bounded.log_weights, sample.returns)",
+        VALUES,
+        "weigh(with_gradient_of(whole, bounded), sample.returns - base)",
+        "weigh(with_gradient_of(whole, bounded), sample.returns)",
     ),
     # Episodes that have ended leave the normaliser.
     (
@@ -35,18 +34,14 @@ MUTATIONS = [
     ),
     # Their part of the error is forgotten.
     ("core/terms.py", "alive - _missed(", "alive - 0 * _missed("),
-    (ROBUST, "left = left + sample.discount * segments.next", "left = left + segments.next"),
-    (
-        ROBUST,
-        "left = left * discount_from_start(segments, discount=sample.discount)",
-        "left = left * 1.0",
-    ),
-    (ROBUST, "Terms(_first(predicted.values, sample), weighted", "Terms(nothing, weighted"),
+    (VALUES, "sample.discount * following", "following"),
+    (VALUES, "sample.discount_from_start * left", "left"),
+    (VALUES, "Terms(_first(values, sample), weighted", "Terms(0 * _first(values, sample), weighted"),
     ("core/returns.py", "unexplained - segments.as_float64", "unexplained + segments.as_float64"),
     (
-        "evaluation/mixtures.py",
-        "proportions = source.double().mean(1)",
-        "proportions = source.double().mean(1) ** 2",
+        "evaluation/methods.py",
+        "is_source.double().mean(1)",
+        "is_source.double().mean(1) ** 2",
     ),
     ("evaluation/state_marginal.py", "(scale[time] * weights", "(weights"),
     (
@@ -60,5 +55,5 @@ MUTATIONS = [
         "math.log(2 / (1 - level)) / (2 * len(evidence.influence))",
         "math.log(2 / (1 - level)) / 2 * len(evidence.influence)",
     ),
-    ("evaluation/bootstrap.py", "weights = times_drawn @ shares", "weights = shares.sum(0)"),
+    ("evaluation/resampling.py", "weights = times_drawn @ shares", "weights = shares.sum(0)"),
 ]
