@@ -1,16 +1,10 @@
 """How often `learn` claims an improvement: over simulated logs of problems whose values are known.
 
-    python benchmarks/safety.py --processes 2            # a thousand logs of each problem
-    python benchmarks/safety.py --logs 40 --problems alike improvable
-
 Where no policy is better than the behaviour (`alike`, `optimal`, `lottery`), every claim is false.
 Where the best is a fifth better (`improvable`, `success`), a claim counts as true if the policy
 that is given out is worth more than the behaviour, by dynamic programming.
 """
 
-import argparse
-import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,8 +18,6 @@ from simulated import Problem
 
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.learn import Learnt, learn
-
-EPISODES, LOGS = 2000, 1000
 
 
 def optimal(seed: int = 1, *, horizon: int = 5, seldom: float = 1e-4) -> Problem:
@@ -187,50 +179,3 @@ def cases(
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         yield from pool.map(one, range(logs), chunksize=4)
-
-
-def row(name: str, found: list[Case], problem: Problem) -> str:
-    """A line of the table."""
-    shown = np.array([c.shown for c in found])
-    gains = np.array([c.gain for c in found])
-    share = shown.mean()
-    error = math.sqrt(share * (1 - share) / len(found))
-    true = given = "-"
-    if name not in EVERY_CLAIM_IS_FALSE:
-        true = f"{(shown & (gains > 0)).mean():.1%}"
-        possible = problem.value() - problem.behaviour_value()
-        given = f"{gains[shown].mean() / possible:.0%}" if shown.any() else "-"
-    reasons = ", ".join(f"{n} {why}" for why, n in Counter(c.reason for c in found).most_common())
-    epochs = np.mean([c.epochs for c in found])
-    return (
-        f"| {name} | {len(found)} | {share:.1%} ± {error:.1%} | {true} | {given} | {epochs:.0f} "
-        f"| {reasons} |"
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--logs", type=int, default=LOGS)
-    parser.add_argument("--episodes", type=int, default=EPISODES)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
-    parser.add_argument("--estimator", default=LearnConfig.estimator)
-    parser.add_argument("--min-ess", type=float, default=LearnConfig.min_ess)
-    asked = parser.parse_args()
-    config = LearnConfig(
-        estimator=asked.estimator, min_ess=asked.min_ess, hidden=(32,), minibatches=2
-    )
-    print(
-        "| problem | logs | improvement claimed | claimed and true | share of the gain | epochs | |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for name in asked.problems:
-        problem = PROBLEMS[name]()
-        found = cases(
-            problem, config, episodes=asked.episodes, logs=asked.logs, processes=asked.processes
-        )
-        print(row(name, list(found), problem), flush=True)
-
-
-if __name__ == "__main__":
-    main()
