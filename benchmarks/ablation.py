@@ -1,6 +1,6 @@
 """What each part of training brings: one is taken away, or another in its place, all else the same.
 
-An arm is a variation (`variations.py`), or options; each is measured on the same seeds, by the
+An arm is a variation (`tests/variations.py`) or options; each is measured on the same seeds, by the
 protocol of `protocol.py`.
 
     python benchmarks/ablation.py --table docs/sample-efficiency.parquet
@@ -10,8 +10,7 @@ import argparse
 from pathlib import Path
 
 from protocol import SEEDS, TASKS, figures
-from sample_efficiency import Asked, measured, written
-from variations import VARIATIONS
+from sample_efficiency import VARIATIONS, Asked, measured, written
 
 OPTIONS: dict[str, dict[str, object]] = {
     "no reuse": {"reuse": 1},

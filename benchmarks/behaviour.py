@@ -8,8 +8,11 @@ counts, as `counts` gives them and without its correction; from counts of all ep
 
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from problems import ending
 from simulated import Problem
 

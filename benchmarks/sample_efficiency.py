@@ -21,6 +21,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from protocol import EPISODES, SEEDS, TASKS, Result, markdown, read, write
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from variations import VARIATIONS
 
 DEFAULT = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "InvertedPendulum-v5"]
@@ -68,8 +70,8 @@ def written(options: dict[str, object]) -> str:
 
 
 def measure(asked: Asked) -> Result:
-    """Train once in this process, in a run folder that is removed."""
-    with VARIATIONS[asked.variation]():
+    """The result of training once in this process, in a run folder that is removed."""
+    with VARIATIONS[asked.variation].networks():
         return _train(asked)
 
 
@@ -95,7 +97,8 @@ def _train(asked: Asked) -> Result:
         run = new_run(Path(folder) / "run", config)
         history: list[Progress] = []
         try:
-            history.extend(train(run, collect_here(run)))
+            improve = VARIATIONS[asked.variation].improvement()
+            history.extend(train(run, collect_here(run), improve=improve))
         except ValueError as error:
             if "diverged" not in str(error) or not history:
                 raise

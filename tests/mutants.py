@@ -59,8 +59,7 @@ def main(*chosen: str) -> int:
         folder = Path(name)
         shutil.copytree(ROOT / "reweigh", folder / "reweigh")
         shutil.copy(ROOT / "pyproject.toml", folder)
-        for other in ("tests", "benchmarks"):
-            shutil.copytree(ROOT / other, folder / other)
+        shutil.copytree(ROOT / "tests", folder / "tests")
         for title in chosen or LISTS:
             content = runpy.run_path(str(LISTS[title]))
             mutations = content["MUTATIONS"]

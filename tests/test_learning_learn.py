@@ -86,7 +86,7 @@ def test_a_network_learns_too():
 
 
 def test_seldom_is_an_improvement_claimed_where_there_is_none():
-    """The small version of benchmarks/safety.py: 40 logs of problems that hold no better policy."""
+    """The small version of benchmarks/claims.py: 40 logs of problems that hold no better policy."""
     config = replace(QUICK, estimator="weighted_per_decision", epochs=25)
     for name, logs in {"alike": 16, "optimal": 12, "lottery": 12}.items():
         assert name in EVERY_CLAIM_IS_FALSE

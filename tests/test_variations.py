@@ -4,10 +4,17 @@ import math
 
 import pytest
 import torch
-from variations import VARIATIONS, ThreeCritics
+from variations import (
+    VARIATIONS,
+    ThreeCritics,
+    bounded_by_ten,
+    clipped_around_one,
+    clipped_in_proportion,
+    clipped_power_mean,
+)
 
+from reweigh.core.sample import Sample
 from reweigh.core.segments import Segments
-from reweigh.train import improve as part
 from reweigh.train.config import TrainConfig
 from reweigh.train.loop import train
 from reweigh.train.start import collect_here, new_run
@@ -33,9 +40,9 @@ def learnt(folder, variation, environment, **options):
     short = {"steps": 160, "iteration_steps": 32, "epochs": 3, "minibatches": 2}
     large = {"learning_rate": 0.05, "max_kl": 9.0, "check_every": 1000}
     config = TrainConfig(environment=environment, **{**short, **large, **options})
-    with VARIATIONS[variation]():
+    with VARIATIONS[variation].networks():
         run = new_run(folder / variation, config)
-        list(train(run, collect_here(run)))
+        list(train(run, collect_here(run), improve=VARIATIONS[variation].improvement()))
     return run.policies.load(5)
 
 
@@ -51,7 +58,7 @@ def test_a_variation_changes_what_is_learnt_and_nothing_after_it(variation, tmp_
 
 
 @pytest.mark.parametrize("variation", ABOUT_OLD_STEPS)
-def test_one_pass_over_fresh_steps_is_none_of_its_business(variation, tmp_path):
+def test_a_variation_about_old_steps_changes_no_pass_over_fresh_ones(variation, tmp_path):
     once = {"reuse": 1, "epochs": 1, "learning_rate": 1e-3}
     before = learnt(tmp_path / "before", "as it is", "CartPole-v1", **once)
     varied = learnt(tmp_path, variation, "CartPole-v1", **once)
@@ -59,29 +66,36 @@ def test_one_pass_over_fresh_steps_is_none_of_its_business(variation, tmp_path):
         torch.testing.assert_close(varied[name], tensor, rtol=1e-3, atol=1e-4)
 
 
+def of_steps(log_ratios):
+    """Steps of their own with a behaviour of probability 1, so that log-ratios are log-probs."""
+    return Sample(log_ratios, torch.zeros_like(log_ratios), Segments.packed([1] * len(log_ratios)))
+
+
 def test_a_power_mean_is_bounded_by_ten():
-    far = torch.tensor([0.0, 1.0, 50.0])
-    with VARIATIONS["power mean of ratios"]():
-        bounded = part.log_ratios(far, torch.zeros(3), SEGMENTS)
+    bounded = bounded_by_ten(torch.tensor([0.0, 1.0, 50.0]), SEGMENTS)
     torch.testing.assert_close(
         bounded.exp(), torch.tensor([1.0, math.e / (0.9 + 0.1 * math.e), 10.0]).double()
     )
+    far = torch.full((3,), 50.0, dtype=torch.float64)
+    loss = clipped_power_mean(of_steps(far), torch.ones(3), far, clip=0.2)
+    assert loss.item() == pytest.approx(-10.0)
+    unbounded = torch.tensor([0.1, -0.1, 0.15], dtype=torch.float64)
+    loss = clipped_power_mean(of_steps(unbounded), torch.ones(3), 0 * unbounded, clip=0.9)
+    assert loss.item() == pytest.approx(-float(bounded_by_ten(unbounded, SEGMENTS).exp().mean()))
 
 
-def test_a_clip_in_proportion_is_where_the_ratio_has_moved_by_a_share():
-    centre = torch.tensor([-2.0, 0.0, 2.0], dtype=torch.float64)
-    ratios = (centre + math.log(1.3)).requires_grad_()
-    with VARIATIONS["clipped in proportion"]():
-        objective = part.clipped_ratio(ratios, torch.ones(3), SEGMENTS, clip=0.2, log_centre=centre)
-    torch.testing.assert_close(objective, 1.2 * centre.exp())
-    assert torch.autograd.grad(objective.sum(), ratios)[0].tolist() == [0, 0, 0]
+def test_a_clip_in_proportion_is_where_the_ratio_has_changed_by_a_share():
+    began = torch.tensor([-2.0, 0.0, 2.0], dtype=torch.float64)
+    log_prob = (began + math.log(1.3)).requires_grad_()
+    loss = clipped_in_proportion(of_steps(log_prob), torch.ones(3), began, clip=0.2)
+    torch.testing.assert_close(loss, -1.2 * began.exp().mean())
+    assert torch.autograd.grad(loss, log_prob)[0].tolist() == [0, 0, 0]
 
 
-def test_a_clip_around_one_forgets_where_the_ratio_began():
-    ratios = torch.tensor([-2.0, 0.1, 2.0], dtype=torch.float64)
-    with VARIATIONS["clipped around 1"]():
-        objective = part.clipped_ratio(ratios, torch.ones(3), SEGMENTS, clip=0.2, log_centre=ratios)
-    torch.testing.assert_close(objective, ratios.exp().clamp(max=1.2))
+def test_a_clip_around_one_does_not_depend_on_where_the_ratio_began():
+    log_prob = torch.tensor([-2.0, 0.1, 2.0], dtype=torch.float64)
+    loss = clipped_around_one(of_steps(log_prob), torch.ones(3), log_prob, clip=0.2)
+    torch.testing.assert_close(loss, -log_prob.exp().clamp(max=1.2).mean())
 
 
 def test_three_critics_are_fitted_each_and_agree_on_their_mean():

@@ -6,6 +6,7 @@ Advantages are V-trace's (Espeholt et al. 2018), with targets recomputed on all 
 pass.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,7 +24,14 @@ from reweigh.recipes import ALL
 from reweigh.train.config import TrainConfig, settled
 from reweigh.train.learner import Learner
 
-GEPPO = ALL["geppo"]
+Estimates = Callable[[Learner, Batch, Tensor, TrainConfig], tuple[Tensor, Tensor]]
+"""From the present policy's log-ratios to value targets and advantages, both `[S]` float32."""
+
+Objective = Callable[..., Tensor]
+"""A loss like `geppo`: of a sample, advantages, and log-probabilities when the improvement began.
+
+Its argument `clip` is the half-width of the trust region.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,14 +47,54 @@ class Improvement:
     entropy: float
 
 
+def vtrace_estimates(
+    learner: Learner, batch: Batch, log_ratios: Tensor, config: TrainConfig
+) -> tuple[Tensor, Tensor]:
+    """V-trace's value targets and advantages of the present policy, both `[S]` float32.
+
+    The advantages carry no ratio of their own step, which is the objective's, and are standardised.
+    """
+    with torch.no_grad():
+        values = learner.value(batch.observations)
+        bootstrap = learner.value(batch.final_observations) * batch.goes_on
+    bounded = truncate(log_ratios, batch.segments, maximum=1.0).log_weights
+    estimate = vtrace(
+        batch.rewards,
+        values,
+        bootstrap,
+        bounded,
+        bounded,
+        batch.segments,
+        discount=config.discount,
+        trace_lambda=settled(config.trace_lambda),
+    )
+    advantages = estimate.action_values - values
+    advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
+    return estimate.targets.float(), advantages.float()
+
+
 def improve(
-    learner: Learner, batch: Batch, config: TrainConfig, generator: torch.Generator
+    learner: Learner,
+    batch: Batch,
+    config: TrainConfig,
+    generator: torch.Generator,
+    *,
+    objective: Objective = ALL["geppo"],
+    estimates: Estimates = vtrace_estimates,
 ) -> Improvement:
     """Improves the learner's policy on a batch, in place.
 
     A pass that has moved the policy by `max_kl` nats per step, or brought the
     effective sample size below `min_ess` of the batch, is the last: beyond it the old steps no
     longer speak for the new policy.
+
+    Args:
+        learner: Its policy and value function change.
+        batch: Steps of this policy and of older ones.
+        config: Options of the run.
+        generator: Orders the steps.
+        objective: The policy's loss in each minibatch.
+        estimates: What values and policy are fitted to, computed anew before each pass.
 
     Raises:
         ValueError: The policy gives NaN.
@@ -57,8 +105,8 @@ def improve(
     began = _log_prob(learner, batch)
     sample, epochs = _sample(began, batch.log_prob_behaviour, batch), 0
     while True:
-        targets, advantages = _estimates(learner, batch, sample.log_ratios, config)
-        losses = _epoch(learner, batch, targets, advantages, began, config, generator)
+        targets, advantages = estimates(learner, batch, sample.log_ratios, config)
+        losses = _epoch(learner, batch, targets, advantages, began, config, generator, objective)
         epochs += 1
         improved = _log_prob(learner, batch)
         sample = _sample(improved, batch.log_prob_behaviour, batch)
@@ -92,32 +140,6 @@ def _standardise_value(learner: Learner, batch: Batch, config: TrainConfig) -> N
     )
 
 
-def _estimates(
-    learner: Learner, batch: Batch, log_ratios: Tensor, config: TrainConfig
-) -> tuple[Tensor, Tensor]:
-    """V-trace's value targets and advantages of the present policy, both `[S]` float32.
-
-    The advantages carry no ratio of their own step, which is the objective's, and are standardised.
-    """
-    with torch.no_grad():
-        values = learner.value(batch.observations)
-        bootstrap = learner.value(batch.final_observations) * batch.goes_on
-    bounded = truncate(log_ratios, batch.segments, maximum=1.0).log_weights
-    estimate = vtrace(
-        batch.rewards,
-        values,
-        bootstrap,
-        bounded,
-        bounded,
-        batch.segments,
-        discount=config.discount,
-        trace_lambda=settled(config.trace_lambda),
-    )
-    advantages = estimate.action_values - values
-    advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
-    return estimate.targets.float(), advantages.float()
-
-
 def _epoch(
     learner: Learner,
     batch: Batch,
@@ -126,6 +148,7 @@ def _epoch(
     began: Tensor,
     config: TrainConfig,
     generator: torch.Generator,
+    objective: Objective,
 ) -> tuple[float, float, float]:
     """Passes once over the batch: the mean policy loss, value loss and entropy."""
     order = torch.randperm(len(batch), generator=generator)
@@ -136,7 +159,7 @@ def _epoch(
         distribution = learner.policy(batch.observations[index])
         log_prob = _finite(distribution.log_prob(batch.actions[index]))
         sample = Sample(log_prob, batch.log_prob_behaviour[index], _lone_steps(len(index)))
-        policy_loss = GEPPO(sample, advantages[index], began[index], clip=config.clip)
+        policy_loss = objective(sample, advantages[index], began[index], clip=config.clip)
         entropy = distribution.entropy().mean()
         value_loss = learner.value.loss(batch.observations[index], targets[index])
         learner.optimiser.zero_grad()

@@ -31,7 +31,11 @@ CONFIRMING_EPISODES = 100
 """A threshold counts as reached when the mean return over this many episodes is there."""
 
 
-def train(run: Run, collect: Collect) -> Iterator[Progress]:
+Improve = Callable[[Learner, Batch, TrainConfig, torch.Generator], Improvement]
+"""Improves the learner in place on a batch: `improve`, with other arguments or a step before it."""
+
+
+def train(run: Run, collect: Collect, *, improve: Improve = improve) -> Iterator[Progress]:
     """Go on with a run until it reaches its threshold, its steps or its minutes.
 
     Everything that an iteration draws at random comes from the run's seed and the policy's version,
@@ -48,7 +52,7 @@ def train(run: Run, collect: Collect) -> Iterator[Progress]:
         learner, checkpoint = _start(run)
         window = _logged(run, first_version=max(0, checkpoint.version - config.reuse + 1))
         while finished(config, checkpoint) is None:
-            checkpoint, progress = _iterate(run, collect, learner, checkpoint, window)
+            checkpoint, progress = _iterate(run, collect, improve, learner, checkpoint, window)
             yield progress
     finally:
         torch.set_num_threads(threads)
@@ -92,6 +96,7 @@ def _logged(run: Run, *, first_version: int) -> dict[int, Trajectories]:
 def _iterate(
     run: Run,
     collect: Collect,
+    improve: Improve,
     learner: Learner,
     checkpoint: Checkpoint,
     window: dict[int, Trajectories],

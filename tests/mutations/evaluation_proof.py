@@ -36,7 +36,11 @@ MUTATIONS = [
     ("core/terms.py", "alive - _missed(", "alive - 0 * _missed("),
     (VALUES, "sample.discount * following", "following"),
     (VALUES, "sample.discount_from_start * left", "left"),
-    (VALUES, "Terms(_first(values, sample), weighted", "Terms(0 * _first(values, sample), weighted"),
+    (
+        VALUES,
+        "Terms(_first(values, sample), weighted",
+        "Terms(0 * _first(values, sample), weighted",
+    ),
     ("core/returns.py", "unexplained - segments.as_float64", "unexplained + segments.as_float64"),
     (
         "evaluation/methods.py",

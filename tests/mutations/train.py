@@ -8,7 +8,11 @@ MUTATIONS = [
     ("train/improve.py", "ess < config.min_ess", "ess < 0"),
     ("data/batch.py", "return ~self.terminated", "return ~self.truncated"),
     ("data/batch.py", "t.stop[last] - t.start[first]", "t.lengths[first]"),
-    ("train/improve.py", "log_centre=log_centre[index]", "log_centre=None"),
+    (
+        "train/improve.py",
+        "advantages[index], began[index]",
+        "advantages[index], batch.log_prob_behaviour[index]",
+    ),
     (
         "train/improve.py",
         "- entropy_weight * entropy",

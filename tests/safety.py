@@ -1,16 +1,10 @@
 """How often `learn` claims an improvement: over simulated logs of problems whose values are known.
 
-    python benchmarks/safety.py --processes 2            # a thousand logs of each problem
-    python benchmarks/safety.py --logs 40 --problems alike improvable
-
 Where no policy is better than the behaviour (`alike`, `optimal`, `lottery`), every claim is false.
 Where the best is a fifth better (`improvable`, `success`), a claim counts as true if the policy
 that is given out is worth more than the behaviour, by dynamic programming.
 """
 
-import argparse
-import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,8 +18,6 @@ from simulated import Problem
 
 from reweigh.learning.config import LearnConfig
 from reweigh.learning.learn import Learnt, learn
-
-EPISODES, LOGS = 2000, 1000
 
 
 def optimal(seed: int = 1, *, horizon: int = 5, seldom: float = 1e-4) -> Problem:
@@ -187,6 +179,7 @@ def cases(
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         yield from pool.map(one, range(logs), chunksize=4)
+<<<<<<< HEAD:benchmarks/safety.py
 
 
 def row(name: str, found: list[Case], problem: Problem) -> str:
@@ -237,3 +230,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+=======
+>>>>>>> bench:tests/safety.py

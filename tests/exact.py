@@ -2,14 +2,11 @@
 
 `n` times the variance of a mean of `n` episodes, and, for self-normalised estimators, the limit of
 `n` times their mean squared error (the delta method: the variance of the linearised terms).
-
-    python benchmarks/exact.py         # a table of the problems; a second
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from problems import PROBLEMS
 from simulated import Problem
 
 
@@ -159,25 +156,3 @@ class Model:
 def _mean(policy: np.ndarray, chances: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Over actions and outcomes, `[S + 1]`."""
     return np.einsum("sa,sak,sak->s", policy, chances, x)
-
-
-def main() -> None:
-    """Prints the values and variances of the problems with finitely many states."""
-    heads = None
-    for make in PROBLEMS.values():
-        problem = make()
-        if not isinstance(problem, Problem):
-            continue
-        found = variances(problem)
-        if heads is None:
-            heads = list(found)
-            print("| problem | V target | V behaviour | E[W²] | " + " | ".join(heads) + " |")
-            print("| --- " * (len(heads) + 4) + "|")
-        squared = Model.of(problem).trajectory_squares()[0]
-        numbers = problem.value(), problem.behaviour_value(), squared, *found.values()
-        shown = [f"{x:.4g}" for x in numbers] + [""] * (len(heads) - len(found))
-        print(f"| {problem.name} | " + " | ".join(shown) + " |")
-
-
-if __name__ == "__main__":
-    main()
