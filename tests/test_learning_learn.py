@@ -247,7 +247,9 @@ def test_a_trust_region_without_room_is_the_reason_that_is_given():
     assert [p.undone for p in learnt.progress] == ["ess"] * 3
     assert learnt.verdict == (
         "no improvement shown at 95 %: every epoch went beyond the trust region and was undone: "
-        "min_episode_ess is 0.9999999, which leaves no room to learn in"
+        "min_episode_ess is 0.999999, which leaves no room: with the policy to begin with, the "
+        r"weights of the episodes to learn from have an effective sample size of 9\d\.\d+ % .* "
+        "default is 0.5"
     )
     lucky = learnt_from(altered(1, sign=-1), max_kl_from_behaviour=1e-4, patience=100)
     assert lucky.verdict == (
@@ -267,7 +269,8 @@ def test_nothing_better_on_the_validation_episodes_is_the_reason_otherwise():
 def test_a_start_inside_the_usual_trust_region_is_not_blamed(stored):
     match = (
         "min_episode_ess is 0.999999, which leaves no room: with the policy to begin with, the "
-        r"weights of the episodes to learn from have an effective sample size of 9\d\.\d+ % .* default is 0.5"
+        r"weights of the episodes to learn from have an effective sample size of 9\d\.\d+ % "
+        r".* default is 0.5"
     )
     with pytest.raises(ValueError, match=match):
         learn(stored, config=replace(QUICK, min_episode_ess=0.999999))
