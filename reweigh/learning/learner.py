@@ -26,7 +26,7 @@ from reweigh.learning.config import LearnConfig
 from reweigh.learning.critic import ValueFunction, unit_of
 from reweigh.learning.division import Part, minibatches
 from reweigh.recipes import ValueRecipe
-from reweigh.recipes.expectation import TARGET
+from reweigh.recipes.expectation import BEHAVIOUR
 
 FIRST_RATE = 1e-3
 """Step size of Adam in the first epoch; later ones go by how far it took the policy."""
@@ -51,9 +51,9 @@ class Objective:
 LEARNABLE = {
     name: recipe
     for name, recipe in recipes.VALUES.items()
-    if recipe.estimated == TARGET and set(recipe.inputs) <= set(CRITIC)
+    if recipe.estimated != BEHAVIOUR and set(recipe.inputs) <= set(CRITIC)
 }
-"""Value recipes of the target that need a sample, and at most a critic."""
+"""Value recipes, but the behaviour's own, that need a sample and at most a critic."""
 
 
 def objective_of(estimator: str | ValueRecipe) -> Objective:
