@@ -112,7 +112,7 @@ def test_what_an_import_refuses_names_episode_and_step(reweigh, steps):
 
 def test_estimated_behaviours_are_marked_and_calibrated(reweigh, steps):
     code, out, _ = reweigh(
-        *("import", steps, "estimated", "--estimate-behaviour", "--log-probs", ""),
+        *("import", steps, "estimated", "--estimate-behaviour", "--log-prob-behaviour", ""),
         *("--behaviour-model", "counts"),
     )
     assert code == 0
