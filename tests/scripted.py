@@ -1,7 +1,10 @@
 """Environments that count: every observation says which episode and step it is."""
 
+import signal
+
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.classic_control import CartPoleEnv
 
 
 class Counting(gym.Env):
@@ -163,6 +166,18 @@ class Unready(Bounded):
         return 1 / 0
 
 
+class Interrupting(CartPoleEnv):
+    """CartPole in which the user presses Ctrl-C once, after `steps_left` steps of this process."""
+
+    steps_left = 0
+
+    def step(self, action):
+        Interrupting.steps_left -= 1
+        if Interrupting.steps_left == -1:
+            signal.raise_signal(signal.SIGINT)
+        return super().step(action)
+
+
 for _class in (
     Counting,
     Raising,
@@ -179,5 +194,6 @@ for _class in (
     Scalar,
     Unmade,
     Unready,
+    Interrupting,
 ):
     gym.register(f"{_class.__name__}-v0", entry_point=_class, max_episode_steps=None)

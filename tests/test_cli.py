@@ -3,7 +3,6 @@
 import errno
 import json
 import re
-import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -12,10 +11,9 @@ from typing import get_args
 
 import numpy as np
 import pytest
-import scripted  # noqa: F401  (registers the environments)
+import scripted  # registers the environments
 import torch
 
-import reweigh.train.loop as loop
 from reweigh import load_policy
 from reweigh.acting.evaluate import evaluate, greedy
 from reweigh.cli import COMMANDS, logs, sources
@@ -23,6 +21,7 @@ from reweigh.data.importing import READERS
 from reweigh.data.log import TrajectoryLog
 from reweigh.evaluation import intervals
 from reweigh.train.run import Run
+from reweigh.verify.golden import SHIPPED
 
 QUICK = [
     *("--steps", "150", "--iteration-steps", "50", "--environments", "2", "--epochs", "2"),
@@ -222,41 +221,28 @@ def test_a_diverged_policy_is_one_line_and_the_run_is_whole(reweigh):
     assert all(p.isfinite().all() for p in load_policy("r").parameters())
 
 
-def test_interrupting_says_how_to_go_on(reweigh, monkeypatch):
-    improve, left = loop.improve, [2]
-
-    def interrupted(*arguments):
-        if not left[0]:
-            signal.raise_signal(signal.SIGINT)
-        left[0] -= 1
-        return improve(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "improve", interrupted)
-        code, out, err = reweigh("train", "CartPole-v1", *QUICK, "--out", "run")
+def test_interrupting_says_how_to_go_on(reweigh):
+    scripted.Interrupting.steps_left = 120
+    code, out, err = reweigh("train", "Interrupting-v0", *QUICK, "--out", "run")
     assert code == 130
     assert err == ""
     assert "reweigh resume run" in out
     assert json.loads(Path("run/summary.json").read_text())["ended_by"] == "interrupt"
     assert reweigh("resume", "run")[0] == 0
-    reweigh("train", "CartPole-v1", *QUICK, "--out", "other")
+    assert reweigh("train", "Interrupting-v0", *QUICK, "--out", "other")[0] == 0
     a, b = load_policy("run").state_dict(), load_policy("other").state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_interrupting_before_the_first_iteration_is_calm(reweigh, monkeypatch):
-    def interrupted(*_):
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(loop, "improve", interrupted)
-    code, out, err = reweigh("train", "CartPole-v1", *QUICK, "--out", "run")
+def test_interrupting_before_the_first_iteration_is_calm(reweigh):
+    scripted.Interrupting.steps_left = 0
+    code, out, err = reweigh("train", "Interrupting-v0", *QUICK, "--out", "run")
     assert (code, err) == (130, "")
     assert "reweigh resume run" in out
 
 
 def test_verify_proves_the_installation_in_json_too(reweigh, tmp_path):
-    shipped = Path(loop.__file__).parent.parent / "golden.json"
-    golden = json.loads(shipped.read_text())
+    golden = json.loads(SHIPPED.read_text())
     golden["problems"] = golden["problems"][:1]
     small = tmp_path / "small.json"
     small.write_text(json.dumps(golden))

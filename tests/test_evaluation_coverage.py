@@ -1,21 +1,12 @@
 """Intervals hold the value as often as they say: a smaller run of benchmarks/coverage.py."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import interval_coverage as coverage
 import numpy as np
 import pytest
 from problems import ending
 
 import reweigh as rw
 from reweigh.data import Batch
-
-# By its path: a package of the same name measures which lines tests run.
-PATH = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
-spec = importlib.util.spec_from_file_location("interval_coverage", PATH)
-coverage = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(coverage)
 
 LOGS = range(300)
 CHOSEN = ("behaviour", "per_decision", "weighted_per_decision", "truncated_importance_sampling")
@@ -24,11 +15,9 @@ SPREAD = 2.6 * np.sqrt(0.95 * 0.05 / len(LOGS))  # of the share that 300 logs sh
 
 @pytest.fixture(scope="module", params=[50, 500])
 def shares(request):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coverage, "RESAMPLES", 200)
-        found = coverage.measure("Ending", request.param, LOGS, chosen=CHOSEN)
+    measured = coverage.measure("Ending", request.param, LOGS, chosen=CHOSEN, resamples=200)
     return request.param, {
-        key: coverage.summary("Ending", request.param, *key, rows) for key, rows in found.items()
+        key: coverage.summary("Ending", request.param, *key, rows) for key, rows in measured.items()
     }
 
 

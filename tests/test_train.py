@@ -12,7 +12,6 @@ import pytest
 import scripted  # noqa: F401  (registers the environments)
 import torch
 
-import reweigh.train.loop as loop
 from reweigh.acting.stored import load_policy
 from reweigh.data.batch import Batch
 from reweigh.data.trajectories import Trajectories
@@ -42,8 +41,8 @@ def start(path, **options):
     return new_run(path, TrainConfig(**{**SMALL, **options}))
 
 
-def finish(run):
-    return list(train(run, collect_here(run)))
+def finish(run, **options):
+    return list(train(run, collect_here(run), **options))
 
 
 def assert_same(a, b):
@@ -173,21 +172,17 @@ def test_a_run_killed_at_any_moment_and_resumed_is_the_same(uninterrupted, tmp_p
     assert_same(uninterrupted, Run.open(path))
 
 
-def test_what_was_committed_before_a_kill_is_not_sampled_again(
-    uninterrupted, tmp_path, monkeypatch
-):
+def test_what_was_committed_before_a_kill_is_not_sampled_again(uninterrupted, tmp_path):
     run = start(tmp_path / "run")
-    left = [improve, improve]
+    improvements = [improve, improve]
 
-    def until_killed(*arguments):
-        if not left:
+    def until_killed(*arguments):  # after the commit, before the checkpoint
+        if not improvements:
             raise KeyboardInterrupt
-        return left.pop()(*arguments)
+        return improvements.pop()(*arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "improve", until_killed)  # after the commit, before the checkpoint
-        with pytest.raises(KeyboardInterrupt):
-            finish(run)
+    with pytest.raises(KeyboardInterrupt):
+        finish(run, improve=until_killed)
     assert run.log.summary().steps_by_policy == {0: 60, 1: 60, 2: 60}
     finish(Run.open(tmp_path / "run"))
     assert_same(uninterrupted, Run.open(tmp_path / "run"))
