@@ -18,7 +18,7 @@ _MARGIN = 1e-12
 def drawer(
     policy: nn.Module, *, draws: int, numbers: int, seed: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Makes a function that draws actions at states, by quantiles of the target's distribution.
+    """A function that draws actions at states, by quantiles of the target's distribution.
 
     Uniform numbers are a lattice rule, shifted at random at each step (Cranley and Patterson 1976):
     unbiased for the mean over actions, of less variance than independent draws. A distribution

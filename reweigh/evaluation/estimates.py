@@ -18,7 +18,7 @@ BINS, LIMIT = 40, 4
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What one estimator says of a policy's value, `E_θ[Σ_t γ^t r_t]`."""
+    """One estimator's estimate of a policy's value, `E_θ[Σ_t γ^t r_t]`."""
 
     method: str
     """The estimator's name."""

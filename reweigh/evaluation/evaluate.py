@@ -1,4 +1,4 @@
-"""Evaluate a policy from a log.
+"""Evaluation of a policy from a log.
 
 A log that is larger than memory is read twice, part by part: once for the totals that estimates and
 normalisers come from, once for what each episode contributes. Both ways give the same numbers.

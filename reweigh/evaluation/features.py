@@ -36,15 +36,15 @@ def at_once(x: Tensor) -> int:
 
 def lifted(features: Features, x: Tensor) -> Tensor:
     """Features of all entries, computed some at a time."""
-    return torch.cat([features(flat(some)) for some in x.split(at_once(x))])
+    return torch.cat([features(flat(chunk)) for chunk in x.split(at_once(x))])
 
 
 def with_constant(features: Callable[[Tensor], Tensor]) -> Features:
     """The same features, and a constant as the last."""
 
     def extended(x: Tensor) -> Tensor:
-        found = flat(features(x))
-        return torch.cat([found, torch.ones_like(found[:, :1])], 1)
+        f = flat(features(x))
+        return torch.cat([f, torch.ones_like(f[:, :1])], 1)
 
     return extended
 
@@ -63,9 +63,9 @@ class Scale(NamedTuple):
         moments = []
         for x in inputs:
             first, total, square = flat(x[:1])[0], torch.zeros(()), torch.zeros(())
-            for some in x.split(at_once(x)):
-                away = flat(some) - first
-                total, square = total + away.sum(0), square + away.square().sum(0)
+            for chunk in x.split(at_once(x)):
+                difference = flat(chunk) - first
+                total, square = total + difference.sum(0), square + difference.square().sum(0)
             moments.append((first, total / len(x), square / len(x)))
         first, mean, square = (torch.cat(x) for x in zip(*moments, strict=True))
         variance = square - mean.square()
@@ -201,18 +201,18 @@ class Joined(NamedTuple):
     def expected(self, observations: Tensor, when: Tensor) -> Tensor:
         """As `Regressors.expected`, the mean over the actions drawn."""
         drawn = self.draw(observations, when)
-        return torch.stack([self.taken(observations, some)[0] for some in drawn]).mean(0)
+        return torch.stack([self.taken(observations, x)[0] for x in drawn]).mean(0)
 
     def values(
         self, observations: Tensor, actions: Tensor, when: Tensor, c: Tensor, limits: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `Regressors.values`, the mean over the actions drawn."""
 
-        def of(some: Tensor) -> Tensor:
-            found = (self.taken(observations, some)[0] * c.squeeze(1)).sum(1, keepdim=True)
-            return found.clamp(limits[0], limits[1]).squeeze(1)
+        def of(chosen: Tensor) -> Tensor:
+            q = (self.taken(observations, chosen)[0] * c.squeeze(1)).sum(1, keepdim=True)
+            return q.clamp(limits[0], limits[1]).squeeze(1)
 
-        drawn = [of(some) for some in self.draw(observations, when)]
+        drawn = [of(x) for x in self.draw(observations, when)]
         return torch.stack(drawn).mean(0), of(actions)
 
 

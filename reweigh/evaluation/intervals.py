@@ -140,16 +140,17 @@ def bias_corrected_bootstrap(
     """
     _require_level(level)
     drawn = _resampled(evidence, resamples, seed)
-    away = drawn - evidence.value
+    difference = drawn - evidence.value
     # Resamples of the same value, as of a few returns that differ, are so up to rounding.
-    tied = away.abs() <= _ROUNDING * (abs(evidence.value) + float(away.abs().max()))
-    below = ((away < 0) & ~tied).double().mean() + tied.double().mean() / 2
+    size = abs(evidence.value) + float(difference.abs().max())
+    tied = difference.abs() <= _ROUNDING * size
+    below = ((difference < 0) & ~tied).double().mean() + tied.double().mean() / 2
     # Within the resolution of the resamples, lest the correction be infinite.
     bias = ndtri(below.clamp(0.5 / resamples, 1 - 0.5 / resamples))
     left_out = leave_one_out(evidence.terms)
-    away = left_out.mean() - left_out
-    spread = away.square().sum()
-    acceleration = away.pow(3).sum() / (6 * spread.pow(1.5)) if spread > 0 else spread
+    difference = left_out.mean() - left_out
+    spread = difference.square().sum()
+    acceleration = difference.pow(3).sum() / (6 * spread.pow(1.5)) if spread > 0 else spread
     z = bias + ndtri(_tails(level))
     moved = ndtr(bias + z / (1 - acceleration * z))
     return Interval(*drawn.quantile(moved).tolist())
@@ -268,9 +269,9 @@ def _require_range(evidence: Evidence, lowest: float, highest: float) -> None:
             "of this estimator have no bound: use truncated_importance_sampling, or another "
             "interval"
         )
-    found = evidence.terms.plain
-    if not (lowest <= float(found.min()) and float(found.max()) <= highest):
+    least, most = (float(x) for x in evidence.terms.plain.aminmax())
+    if not lowest <= least <= most <= highest:
         raise ValueError(
-            f"the terms lie in [{float(found.min()):g}, {float(found.max()):g}], outside the range "
+            f"the terms lie in [{least:g}, {most:g}], outside the range "
             f"[{lowest:g}, {highest:g}] that was given: no bound follows from it"
         )

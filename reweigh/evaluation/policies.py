@@ -1,4 +1,4 @@
-"""A policy beside a log: is it of the same space, and how likely is it to act as logged?"""
+"""A policy beside a log: whether it is of the same space, and its log-probabilities."""
 
 import numpy as np
 import torch
@@ -36,15 +36,15 @@ def log_prob(policy: nn.Module, batch: Batch, *, at_once: int = AT_ONCE) -> Tens
         if len(parts) == 1:
             _require_same_actions(distribution, batch)
         parts.append(_log_prob(distribution, actions))
-    found = torch.cat(parts)
-    bad = ~(found < torch.inf)
+    log_probs = torch.cat(parts)
+    bad = ~(log_probs < torch.inf)
     if bool(bad.any()):
         step = int(bad.nonzero()[0])
         raise ValueError(
-            f"the policy gives log-probability {float(found[step])} to the action of "
+            f"the policy gives log-probability {float(log_probs[step])} to the action of "
             f"{_place(batch, step)}: its weights are damaged, or the observation is"
         )
-    return found
+    return log_probs
 
 
 def act(policy: nn.Module, observations: Tensor) -> Distribution:
@@ -96,10 +96,10 @@ def _one_line(error: Exception) -> str:
 
 
 def require_choices(policy: nn.Module, schema: TrajectorySchema) -> None:
-    """Refuses a policy with more choices, or fewer, than the schema says that there are.
+    """Requires as many choices of the policy as the schema has.
 
     Raises:
-        ValueError: It has; or it cannot be given such observations.
+        ValueError: Another number of choices; the policy cannot be given such observations.
     """
     there = schema.action.choices
     nothing = torch.from_numpy(np.zeros((1, *schema.observation.shape), schema.observation.dtype))
@@ -112,7 +112,7 @@ def require_choices(policy: nn.Module, schema: TrajectorySchema) -> None:
 
 
 def _require_same_actions(distribution: Distribution, batch: Batch) -> None:
-    """Refuses logged actions that the policy does not know."""
+    """Requires logged actions that the policy knows."""
     actions, shape = batch.actions, tuple(distribution.event_shape)
     if shape != tuple(actions.shape[1:]):
         raise ValueError(

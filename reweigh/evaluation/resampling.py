@@ -33,9 +33,9 @@ def resampled(terms: Terms, *, resamples: int, seed: int, cells: int = CELLS) ->
     generator = torch.Generator().manual_seed(seed)
     terms, log_sums = _packed(terms)
     estimates = []
-    for some in torch.ones(resamples).split(max(cells // count, 1)):
-        drawn = torch.randint(count, (len(some), count), generator=generator)
-        times_drawn = torch.zeros(len(some), count, dtype=torch.float64)
+    for chunk in torch.arange(resamples).split(max(cells // count, 1)):
+        drawn = torch.randint(count, (len(chunk), count), generator=generator)
+        times_drawn = torch.zeros(len(chunk), count, dtype=torch.float64)
         times_drawn.scatter_add_(1, drawn, torch.ones_like(times_drawn))
         estimate = times_drawn @ terms.plain / count
         for shares, weighted in _tables(terms, log_sums, cells):
@@ -81,10 +81,10 @@ def _tables(terms: Terms, log_sums: Tensor, cells: int) -> Iterator[tuple[Tensor
     lengths, last = segments.lengths.unsqueeze(1), (segments.stop - 1).unsqueeze(1)
     last = torch.where(lengths > 0, last, len(values) - 1)
     for time in torch.arange(len(log_sums)).split(max(cells // len(terms), 1)):
-        here = torch.where(time < lengths, segments.start.unsqueeze(1) + time, last)
+        step = torch.where(time < lengths, segments.start.unsqueeze(1) + time, last)
         scale = torch.where(log_sums[time] == -torch.inf, 0.0, log_sums[time])
-        shares = (log_weights[here] - scale).exp()
-        yield shares, torch.where(time < lengths, shares * values[here], 0.0)
+        shares = (log_weights[step] - scale).exp()
+        yield shares, torch.where(time < lengths, shares * values[step], 0.0)
 
 
 def refit(point: Callable[[Logged], float | Tensor], log: Logged, *, groups: int = 20) -> Terms:
@@ -131,7 +131,7 @@ def refit(point: Callable[[Logged], float | Tensor], log: Logged, *, groups: int
 
 
 def _finite(value: float | Tensor, of: str) -> float:
-    found = float(value)
-    if not math.isfinite(found):
-        raise ValueError(f"the estimate from {of} is {found}: the model cannot be fitted to them")
-    return found
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"the estimate from {of} is {number}: the model cannot be fitted to them")
+    return number

@@ -9,7 +9,7 @@ _LARGEST_SEED = 2**64 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class LearnConfig:
-    """Improve a policy from a log alone, and test that it is better before it is given out."""
+    """Improves a policy from a log alone, and tests that it is better before it is given out."""
 
     discount: float = 1.0
     """Discount per step of the value that is improved: rewards up to where logged episodes end."""

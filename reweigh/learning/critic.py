@@ -95,7 +95,7 @@ class ValueFunction(nn.Module):
     def outputs(self, batch: Batch) -> Tensor:
         """Outputs of f at all steps of a batch, `[S]` float64."""
         steps = torch.arange(len(batch)).split(max(_MOST_NUMBERS // self.size, 1))
-        return torch.cat([self.at(batch, some) for some in steps]).double()
+        return torch.cat([self.at(batch, chunk) for chunk in steps]).double()
 
     def forward(self, batch: Batch) -> Tensor:
         """Values of all steps of a batch, `[S]` float64, constants."""

@@ -34,7 +34,7 @@ def learning_in(
     config: LearnConfig,
     description: str | None = None,
 ) -> Generator[EpochProgress, None, Learnt]:
-    """As `learn.learning`, and keep what comes of it in a folder.
+    """`learn.learning`, whose outcome is kept in a folder.
 
     The folder is made before anything is read, and taken away again if nothing comes of it: where
     there is nothing to learn, or learning is interrupted, nothing is left.
@@ -95,7 +95,7 @@ def described_policy(
 
 
 def _claim(folder: Path, config: str) -> list[Path]:
-    """Make a folder that no other run can take: the one that makes config.json has it.
+    """Makes a folder that no other run can take: the one that makes config.json has it.
 
     Returns:
         The folders that were made, the innermost first.
@@ -123,7 +123,7 @@ def _claim(folder: Path, config: str) -> list[Path]:
 
 
 def _give_up(folder: Path, made: list[Path]) -> None:
-    """Take away what was written, and the folders that were made for it, unless others use them."""
+    """Removes what was written, and the folders made for it unless others use them."""
     if any(path.name not in _OURS for path in folder.iterdir()):
         return
     for name in ("policies", "candidate"):
@@ -140,7 +140,7 @@ def _remove(made: list[Path]) -> None:
 
 
 def _keep(folder: Path, learnt: Learnt) -> Learnt:
-    """Write the policies: what was learnt where it will be taken for the one to use, or aside.
+    """Writes the policies: what was learnt where it will be taken for the one to use, or aside.
 
     Returns:
         The outcome, with a note if `load_policy` cannot make what was written.

@@ -185,7 +185,7 @@ def expected_doubts(reading: WeightReading, episodes: int) -> tuple[str, ...]:
     return weight_doubts(as_if(reading, round(episodes / _MARGIN)))
 
 
-def least(found: Gain, episodes: int, *, level: float) -> float:
+def least(gain: Gain, episodes: int, *, level: float) -> float:
     """Below this a gain may be due to what has never happened: `ln(1 / (1 - level)) (b - a) / n`.
 
     What did not happen in n episodes has a probability of up to `ln(1 / (1 - level)) / n`, at that
@@ -193,16 +193,16 @@ def least(found: Gain, episodes: int, *, level: float) -> float:
     by that share of the range of the returns. No standard error knows of it: a policy that takes an
     action less often that is taken once in 10,000 steps gains a little on every log without one.
     """
-    return -math.log(1 - level) * found.returns / episodes
+    return -math.log(1 - level) * gain.returns / episodes
 
 
-def predicted_bound(found: Estimate, episodes: int) -> float:
+def predicted_bound(estimate: Estimate, episodes: int) -> float:
     """The lower bound of a gain that so many other episodes would give, if they are alike.
 
     Candidates are chosen by this (Thomas et al. 2015, section 6). The margin shrinks as the root of
     the number of episodes.
     """
-    return found.value - (found.value - found.low) * (found.episodes / episodes) ** 0.5
+    return estimate.value - (estimate.value - estimate.low) * (estimate.episodes / episodes) ** 0.5
 
 
 def as_if(reading: WeightReading, episodes: int) -> WeightReading:
@@ -243,17 +243,18 @@ def judge(compared: Comparison, *, upper_bound: bool = False) -> Verdict:
             the behaviour's, for which neither estimate need know of the other.
     """
     level = f"{100 * compared.level:g} %"
-    found = compared.gain.estimate
+    difference = compared.gain.estimate
     words = (
-        f"{found.value:+.4g} on the behaviour's {compared.behaviour.value:.4g}, and at least "
-        f"{found.low:+.4g}, on {found.episodes} episodes that were kept for the test"
+        f"{difference.value:+.4g} on the behaviour's {compared.behaviour.value:.4g}, and at least "
+        f"{difference.low:+.4g}, on {difference.episodes} episodes that were kept for the test"
     )
     if doubts := weight_doubts(compared.gain.weights):
         said = within_a_sentence(" ".join(doubts))
         return Verdict(False, f"no improvement shown at {level}: {words}, but {said}")
-    if not found.low > 0:
+    if not difference.low > 0:
         return Verdict(False, f"no improvement shown at {level}: {words}")
-    if not found.value > (enough := least(compared.gain, found.episodes, level=compared.level)):
+    enough = least(compared.gain, difference.episodes, level=compared.level)
+    if not difference.value > enough:
         return Verdict(
             False,
             f"no improvement shown at {level}: {words}, but so many episodes show none below "

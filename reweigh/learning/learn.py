@@ -1,4 +1,4 @@
-"""Learn from a log alone: improve on some of its episodes, choose on others, test on the rest.
+"""Learning from a log alone: some episodes are learnt from, others choose, the rest test.
 
 `learning` is a generator that yields the progress of each epoch and returns the outcome, so that
 whoever iterates decides what to show; `learn` runs it to the end.
@@ -34,7 +34,7 @@ _SAME = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Learnt:
-    """What came of it."""
+    """The outcome."""
 
     policy: nn.Module
     """The one to use: what was learnt if it is shown to be better, otherwise what it began with."""
@@ -63,7 +63,7 @@ def learn(
     config: LearnConfig | None = None,
     estimator: ValueRecipe | None = None,
 ) -> Learnt:
-    """Improve a policy from a log alone, and test on episodes kept for it that it is better.
+    """Improves a policy from a log alone, and tests on episodes kept for it that it is better.
 
     Args:
         log: Episodes with the log-probabilities of the policy that took the actions; those without
@@ -100,7 +100,7 @@ def learning(
     at_once: int = AT_ONCE,
     held: int = HELD,
 ) -> Generator[EpochProgress, None, Learnt]:
-    """As `learn`, epoch by epoch.
+    """The progress of `learn`, epoch by epoch; returns its outcome.
 
     Args:
         log: As there.
@@ -150,7 +150,7 @@ def learning(
 def _test(
     search: Search, division: Division, config: LearnConfig
 ) -> tuple[Comparison | None, Verdict]:
-    """Look at the test episodes, if there is something to test."""
+    """The comparison on the test episodes, if there is a candidate, and the verdict."""
     if search.candidate is None:
         level = f"{100 * config.level:g} %"
         return None, Verdict(False, f"no improvement shown at {level}: {search.why_nothing}")

@@ -47,7 +47,7 @@ class Search:
         config: LearnConfig,
         objective: Objective,
     ):
-        """Search from a policy on.
+        """A search that begins with a policy.
 
         Args:
             policy: Where to begin; it is not changed.
@@ -75,7 +75,7 @@ class Search:
         self.clock = time.perf_counter()
 
     def epochs(self) -> Iterator[EpochProgress]:
-        """Improve until nothing better comes, the trust region ends it, or the epochs are over."""
+        """Improves until patience or the trust region ends it, or the epochs are over."""
         for number in range(1, self.config.epochs + 1):
             yield self._epoch(number)
             if self.halved == _HALVINGS or number - self.rose >= self.config.patience:
@@ -98,14 +98,14 @@ class Search:
         return better
 
     def _require_inside(self) -> None:
-        """Refuse a policy to begin with that is beyond the trust region.
+        """Requires a policy to begin with inside the trust region.
 
         Raises:
             ValueError: It is, or the trust region has no room for any policy.
         """
         if (broken := self.began.broken(self.config)) is None:
             return
-        found = (
+        position = (
             f"the weights of the episodes to learn from have an effective sample size of "
             f"{100 * self.began.ess:.6g} % and a divergence of {self.began.kl:.3g} nats per step"
         )
@@ -113,10 +113,10 @@ class Search:
             option = _OPTION[broken]
             raise ValueError(
                 f"{option} is {getattr(self.config, option)}, which leaves no room: with the "
-                f"policy to begin with, {found}; the default is {getattr(LearnConfig(), option)}"
+                f"policy to begin with, {position}; the default is {getattr(LearnConfig(), option)}"
             )
         raise ValueError(
-            f"the policy to begin with is beyond the trust region ({broken}): {found}, so it is "
+            f"the policy to begin with is beyond the trust region ({broken}): {position}, so it is "
             "far from what sampled the log; begin with the policy that did, or give none, and it "
             "is estimated"
         )
@@ -125,14 +125,14 @@ class Search:
         objective = self._pass(number)
         there = self._measure(self.learner.policy)
         undone = there.broken(self.config)
-        found, best = None, False
+        outcome, best = None, False
         if undone is not None:
             self.limits.add(_OPTION[undone])
             self._undo()
         else:
             self.stood += 1
-            found = self._gain()
-            best = self._choose(number, found, there)
+            outcome = self._gain()
+            best = self._choose(number, outcome, there)
             self._keep_pace(there)
         return EpochProgress(
             epoch=number,
@@ -140,21 +140,23 @@ class Search:
             ess=there.ess,
             kl=there.kl,
             undone=undone,
-            improvement=None if found is None else found.estimate.value,
-            predicted_bound=None if found is None else predicted_bound(found.estimate, self.test),
+            improvement=None if outcome is None else outcome.estimate.value,
+            predicted_bound=None
+            if outcome is None
+            else predicted_bound(outcome.estimate, self.test),
             best=best,
             seconds=time.perf_counter() - self.clock,
         )
 
     def _undo(self) -> None:
-        """Go back to before the epoch, and on from there at half the step."""
+        """Goes back to before the epoch, and on from there at half the step."""
         rate = self.learner.rate / 2
         self.learner = deepcopy(self.good)
         self.learner.rate = rate
         self.halved += 1
 
     def _keep_pace(self, there: Distance) -> None:
-        """Choose the next epoch's step by how far this one came; remember where it ended."""
+        """Chooses the next epoch's step by how far this one came, and keeps where it ended."""
         way = there.travelled(self.config) - self.here.travelled(self.config)
         if way > 0:
             factor = min(max(self.config.pace / way, _SLOWER), _FASTER)
@@ -162,14 +164,14 @@ class Search:
         self.here, self.halved = there, 0
         self.good = deepcopy(self.learner)
 
-    def _choose(self, number: int, found: Gain, there: Distance) -> bool:
+    def _choose(self, number: int, outcome: Gain, there: Distance) -> bool:
         """Whether this is the best policy so far; it is kept if so."""
-        bound = predicted_bound(found.estimate, self.test)
+        bound = predicted_bound(outcome.estimate, self.test)
         if bound > self.highest_bound:  # patience is for what does not even come closer
             self.highest_bound, self.rose = bound, number
         if not bound > self.best_bound:
             return False
-        refusal = self._refusal(number, found, there)
+        refusal = self._refusal(number, outcome, there)
         if refusal is not None:
             if bound > self.refused_bound:
                 self.refused_bound, self.refusal = bound, refusal
@@ -178,21 +180,21 @@ class Search:
         self.candidate = deepcopy(self.learner.policy)
         return True
 
-    def _refusal(self, number: int, found: Gain, there: Distance) -> str | None:
+    def _refusal(self, number: int, outcome: Gain, there: Distance) -> str | None:
         """Why a policy that promises something is not tested, or None."""
         words = (
-            f"what looked best on the validation episodes, {found.estimate.value:+.4g} in epoch "
+            f"what looked best on the validation episodes, {outcome.estimate.value:+.4g} in epoch "
             f"{number}, was not tested"
         )
-        doubts = expected_doubts(found.weights, self.test)
+        doubts = expected_doubts(outcome.weights, self.test)
         doubts = doubts or expected_doubts(there.trajectories, self.test)
         if doubts:
             return (
                 f"{words}: with weights like its own the {self.test} test episodes, less a third "
                 f"as a margin, would not be believed, since {within_a_sentence(doubts[0])}"
             )
-        enough = least(found, self.test, level=self.config.level)
-        if not found.estimate.value > enough:
+        enough = least(outcome, self.test, level=self.config.level)
+        if not outcome.estimate.value > enough:
             return (
                 f"{words}: {self.test} test episodes show no improvement below {enough:.2g}, which "
                 "what has not happened in any of them may account for"
@@ -226,7 +228,7 @@ class Search:
         )
 
     def _deviation(self) -> float:
-        """Of the first returns."""
+        """The deviation of the first returns."""
         first = next(self.division.training.batches())
         rewards = reward_to_go(first.rewards, first.segments, discount=self.config.discount)
         returns = rewards[first.segments.is_first]

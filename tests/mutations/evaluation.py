@@ -63,8 +63,8 @@ MUTATIONS = [
     ("evaluation/intervals.py", "ndtr(bias + z /", "ndtr(z /"),
     (
         "evaluation/resampling.py",
-        "torch.where(time < lengths, shares * values[here], 0.0)",
-        "shares * values[here]",
+        "torch.where(time < lengths, shares * values[step], 0.0)",
+        "shares * values[step]",
     ),
     ("core/sums.py", "before + after", "before"),
     (

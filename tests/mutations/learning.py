@@ -41,10 +41,10 @@ MUTATIONS = [
         "if doubts := weight_doubts(compared.gain.weights)",
         "if doubts := ()",
     ),
-    ("learning/improvement.py", "if not found.low > 0:", "if found.value <= 0:"),
-    ("learning/improvement.py", "if not found.value > (enough", "if not 1 > (enough"),
+    ("learning/improvement.py", "if not difference.low > 0:", "if difference.value <= 0:"),
+    ("learning/improvement.py", "if not difference.value > enough", "if not 1 > enough"),
     ("learning/improvement.py", "if upper_bound and not", "if not"),
-    ("learning/improvement.py", "(found.episodes / episodes) ** 0.5", "1.0"),
+    ("learning/improvement.py", "(estimate.episodes / episodes) ** 0.5", "1.0"),
     (
         "learning/improvement.py",
         "reading.effective_sample_size * share",
@@ -68,7 +68,7 @@ MUTATIONS = [
     ("learning/search.py", "number - self.rose >= self.config.patience", "False"),
     ("learning/search.py", "if not bound > self.best_bound:", "if not bound > -9:"),
     ("learning/search.py", "        if doubts:\n", "        if False:\n"),
-    ("learning/search.py", "if not found.estimate.value > enough:", "if False:"),
+    ("learning/search.py", "if not outcome.estimate.value > enough:", "if False:"),
     ("learning/search.py", "if not self.stood:", "if False:"),
     ("learning/search.py", "if self.began.broken(LearnConfig()) is None:", "if False:"),
     (
