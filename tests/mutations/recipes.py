@@ -58,8 +58,8 @@ MUTATIONS = [
     (SAMPLE, "if self.steps.shape != other.steps.shape:", "if False:"),
     (
         SAMPLE,
-        "self.segments.total(counted.double()),\n        )",
-        "self.segments.lengths.double(),\n        )",
+        "lengths.double(), self._trained_here",
+        "lengths.double(), self.segments.lengths.double()",
     ),
     (LAYOUTS, "or int(bounds[0]) != 0:", "or False:"),
     (LAYOUTS, "is_episode = ids[start] >= 0", "is_episode = ids[start] >= -9"),
