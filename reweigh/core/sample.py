@@ -188,8 +188,8 @@ class Sample:
         Terms of other parts depend on these steps too, by the same number; the terms that are here
         stand for them, in proportion to the steps that are trained on.
         """
-        here = self._trained_here.clamp(min=1)
-        return whole[self.episode].detach() + (local - local.detach()) * self.trained_steps / here
+        share = self.trained_steps / self._trained_here.clamp(min=1)
+        return whole[self.episode].detach() + (local - local.detach()) * share
 
     @cached_property
     def discount_from_start(self) -> Tensor:
@@ -270,8 +270,7 @@ class Sample:
         """Totals of the steps that are here: to be merged with those of the other parts.
 
         Args:
-            episode: `[N]` int64 in [0, episodes): the episode that each row is of; without it every
-                row is one.
+            episode: `[N]` int64 in [0, E): the episode of each row; without it every row is one.
             episodes: `E`, in the whole batch.
 
         Raises:

@@ -51,7 +51,7 @@ MUTATIONS = [
     (SAMPLE, "log_weight_start=self.log_weight_start\n", "log_weight_start=None\n"),
     (SAMPLE, "return self._of_whole(self.totals.log_ratios, local)", "return local"),
     (SAMPLE, "if self.totals is None else self.totals.steps[self.episode]", ""),
-    (SAMPLE, "(local - local.detach()) * self.trained_steps / here", "(local - local.detach())"),
+    (SAMPLE, "(local - local.detach()) * share", "(local - local.detach())"),
     (SAMPLE, "log_prob_sources.flatten(1), proportions", "log_prob_sources, proportions"),
     (SAMPLE, 'contracts.require_groups("episode", episode, count)', "pass"),
     (SAMPLE, "x + y for x, y in zip(self, other", "x for x, y in zip(self, other"),
