@@ -25,7 +25,8 @@ FLOORS = [
     ["behaviour"],
     ["acting"],
     ["data"],
-    ["recipes", "recommendation"],
+    ["recommendation"],
+    ["recipes"],
     ["core"],
     ["contracts", "lazy"],
 ]

@@ -404,6 +404,20 @@ def test_a_truncated_weight_keeps_its_score():
     close(found.detach(), -(b.sample.discounted_rewards * bounded.exp()).sum() / 3)
 
 
+@pytest.mark.parametrize("name", ["truncated_importance_sampling", "per_decision"])
+def test_a_weight_of_zero_has_no_gradient(name):
+    """The target never takes the second action: nothing after it in the episode is weighed."""
+    b = ragged([4, 2, 5], 6)
+    target = b.target.clone()
+    target[1] = -torch.inf
+    b = differentiated(replace(b, target=target))
+    recipe = recipes.truncated_importance_sampling.bind(maximum=0.8, lowest_return=-50.0)
+    if name == "per_decision":
+        recipe = recipes.truncated(recipes.per_decision, maximum=0.8)
+    slope = gradient(recipe(b.sample), b.target)
+    assert slope.isfinite().all() and bool((slope[1:4] == 0).all())
+
+
 def test_returns_below_the_lowest_are_refused():
     b = ragged([4, 2, 5], 6)
     with pytest.raises(ValueError, match="less than lowest_return, 50"):
@@ -586,6 +600,12 @@ def test_an_answers_advantages_come_by_answer_by_token_or_from_its_group(name):
     want = recipe(b.sample, *grouped(b), **named)
     close(recipe(b.sample, each, **named), want)
     close(recipe(b.sample, b.segments.spread(each), **named), want)
+    rows, mask = padded(b, 6)
+    by_token = torch.where(mask, each.unsqueeze(1), torch.nan)
+    shaped = rw.Sample(
+        rows.target.reshape(4, 6), rows.behaviour.reshape(4, 6), rows.segments, discount=GAMMA
+    )
+    close(recipe(shaped, by_token, **named), want)
 
 
 def test_three_policies_agree_where_they_must():

@@ -38,8 +38,8 @@ class EpisodeTotals(NamedTuple):
         """
         if self.steps.shape != other.steps.shape:
             raise ValueError(
-                f"the parts have {len(self.steps)} and {len(other.steps)} episodes: number the "
-                "episodes over the whole batch, and pass every part the same number of them"
+                f"the parts have {len(self.steps)} and {len(other.steps)} episodes: number them "
+                "over the whole batch, alike in every part"
             )
         return EpisodeTotals(*(x + y for x, y in zip(self, other, strict=True)))
 
@@ -136,6 +136,10 @@ class Sample:
         """`[N]` float64: steps of each episode that are trained on, those elsewhere included."""
         if self.totals is not None:
             return self.totals.trained_steps[self.episode]
+        return self._trained_here
+
+    @cached_property
+    def _trained_here(self) -> Tensor:
         counted = self.segments.inside if self.trained is None else self.trained
         return self.segments.total(counted.double())
 
@@ -184,9 +188,8 @@ class Sample:
         Terms of other parts depend on these steps too, by the same number; the terms that are here
         stand for them, in proportion to the steps that are trained on.
         """
-        counted = self.segments.inside if self.trained is None else self.trained
-        here = self.segments.total(counted.double()).clamp(min=1)
-        return whole[self.episode].detach() + (local - local.detach()) * self.trained_steps / here
+        share = self.trained_steps / self._trained_here.clamp(min=1)
+        return whole[self.episode].detach() + (local - local.detach()) * share
 
     @cached_property
     def discount_from_start(self) -> Tensor:
@@ -267,8 +270,7 @@ class Sample:
         """Totals of the steps that are here: to be merged with those of the other parts.
 
         Args:
-            episode: `[N]` int64 in [0, episodes): the episode that each row is of; without it every
-                row is one.
+            episode: `[N]` int64 in [0, E): the episode of each row; without it every row is one.
             episodes: `E`, in the whole batch.
 
         Raises:
@@ -279,12 +281,8 @@ class Sample:
         count = len(self) if episodes is None else episodes
         contracts.require_vector("episode", episode, len(self), "episode")
         contracts.require_groups("episode", episode, count)
-        counted = self.segments.inside if self.trained is None else self.trained
-        rows = (
-            self.segments.total(self.log_ratios.detach()),
-            self.segments.lengths.double(),
-            self.segments.total(counted.double()),
-        )
+        log_ratios = self.segments.total(self.log_ratios.detach())
+        rows = (log_ratios, self.segments.lengths.double(), self._trained_here)
         return EpisodeTotals(*(x.new_zeros(count).index_add(0, episode, x) for x in rows))
 
     def with_totals(self, totals: EpisodeTotals, episode: Tensor | None = None) -> Self:
