@@ -159,6 +159,8 @@ class Sample:
         Raises:
             ValueError: Fragments without `log_weight_start`.
         """
+        if "_prefix" in self.__dict__:
+            return self.__dict__["_prefix"]
         return weights.prefix(
             self.log_ratios, self.segments, log_weight_start=self.log_weight_start
         )
@@ -245,8 +247,12 @@ class Sample:
             log_prefix: `[S]`.
         """
         changed = replace(self)
-        changed.__dict__["log_prefix"] = log_prefix
+        changed.__dict__["_prefix"] = log_prefix
         return changed
+
+    def has_read_prefix(self) -> bool:
+        """Whether `log_prefix` was asked for."""
+        return "log_prefix" in self.__dict__
 
     def against(self, log_prob_sources: Tensor, proportions: Tensor) -> Self:
         """The same steps weighed against the mixture of all behaviours: the balance heuristic.

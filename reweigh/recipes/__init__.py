@@ -19,8 +19,9 @@ recipe that a log has the inputs for, and `learn` can maximise it. `truncated(re
 bounds the weights of one that reads prefix weights. To change another part, write the recipe's few
 lines anew with `@gradient(...)` or `@value(...)` and other parts.
 
-All of them raise a `ValueError` for a wrong shape or a knob out of range, and those with prefix or
-trajectory weights for fragments, which need `log_weight_start` (see `core.weights.prefix`).
+All of them raise a `ValueError` for a wrong shape or a knob out of range. For fragments of episodes
+those with prefix weights need `log_weight_start`, and those with trajectory weights need
+`Sample.with_totals`.
 """
 
 from reweigh.recipes import actor_critic, groups, mismatch, scores, trust_region, values

@@ -22,7 +22,7 @@ def truncated(recipe: Recipe, *, maximum: float) -> Recipe:
     is a constant factor of the score: where it is cut off, the step still learns, at the maximum.
 
     Args:
-        recipe: One that reads `Sample.log_prefix`.
+        recipe: One that reads `Sample.log_prefix`; called, the result refuses any other.
         maximum: Largest weight, above 0.
 
     Returns:
@@ -32,9 +32,15 @@ def truncated(recipe: Recipe, *, maximum: float) -> Recipe:
     def function(sample: Sample, *inputs: Any, **knobs: Any) -> Any:
         whole = sample.log_prefix
         bounded = truncate(whole, sample.segments, maximum=maximum).log_weights
-        return recipe.function(
-            sample.with_prefix(with_gradient_of(whole, bounded)), *inputs, **knobs
-        )
+        changed = sample.with_prefix(with_gradient_of(whole, bounded))
+        result = recipe.function(changed, *inputs, **knobs)
+        if not changed.has_read_prefix():
+            raise ValueError(
+                f"{recipe.name} does not weigh by Sample.log_prefix, so that no weight of it would "
+                "be truncated: truncate per_decision, weighted_per_decision or a doubly robust "
+                "recipe (for a mixture, of sample.against(log_prob_sources, proportions))"
+            )
+        return result
 
     function.__doc__ = truncated.__doc__
     function.__signature__ = signature(recipe.function)  # type: ignore[attr-defined]

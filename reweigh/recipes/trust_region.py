@@ -48,8 +48,8 @@ def ppo(
     """PPO's clipped surrogate: `(1/N) Σ_i Σ_t min(ρ_t A_t, clip(ρ_t, 1-ε, 1+ε') A_t)`.
 
     Schulman et al. 2017, equation 7, summed over steps. Biased once a ratio leaves the interval;
-    before that, with logged advantages, it is `step` without `γ^t`. Weights never exceed `1 + ε'`
-    where the advantage is positive. Use it for several updates on nearly fresh data.
+    before that, with the logged reward-to-go as advantages, it is `step` without `γ^t`. Weights
+    never exceed `1 + ε'` where the advantage is positive. Use it for several updates on nearly fresh data.
 
     Args:
         advantages: `[S]`; a constant.
