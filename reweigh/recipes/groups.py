@@ -165,7 +165,7 @@ def rloo(sample: Sample, advantages: Tensor | Grouped) -> Tensor:
 
     Kool et al. 2019; Ahmadian et al. 2024. Unbiased for the gradient of the mean return on fresh
     answers, `φ = θ`; groups of one give 0. No weight, so no second moment to grow. On stale answers
-    multiply the advantages by the weights of the trajectories, `sample.log_trajectory.exp()`, or take
+    multiply the advantages by the weights of whole answers, `sample.log_trajectory.exp()`, or take
     `topr`.
 
     Args:

@@ -49,7 +49,8 @@ def ppo(
 
     Schulman et al. 2017, equation 7, summed over steps. Biased once a ratio leaves the interval;
     before that, with the logged reward-to-go as advantages, it is `step` without `γ^t`. Weights
-    never exceed `1 + ε'` where the advantage is positive. Use it for several updates on nearly fresh data.
+    never exceed `1 + ε'` where the advantage is positive. Use it for several updates on nearly
+    fresh data.
 
     Args:
         advantages: `[S]`; a constant.
