@@ -247,9 +247,7 @@ def test_a_trust_region_without_room_is_the_reason_that_is_given():
     assert [p.undone for p in learnt.progress] == ["ess"] * 3
     assert learnt.verdict == (
         "no improvement shown at 95 %: every epoch went beyond the trust region and was undone: "
-        "min_episode_ess is 0.999999, which leaves no room: with the policy to begin with, the "
-        r"weights of the episodes to learn from have an effective sample size of 9\d\.\d+ % .* "
-        "default is 0.5"
+        "min_episode_ess is 0.9999999, which leaves no room to learn in"
     )
     lucky = learnt_from(altered(1, sign=-1), max_kl_from_behaviour=1e-4, patience=100)
     assert lucky.verdict == (
@@ -388,8 +386,8 @@ def test_a_policy_far_from_what_sampled_the_log_is_refused():
 
 def test_too_few_episodes_are_refused():
     refused(
-        "the log has 60 episodes, of which 20 would be learnt from, 14 choose and 26 test, and it "
-        "takes at least 25, 25 and 50: collect more episodes",
+        "the log has 60 whole episodes, of which 20 would be learnt from, 14 choose and 26 test, "
+        "and it takes at least 25, 25 and 50: collect more episodes",
         PROBLEM.sample(60, seed=0),
     )
 
@@ -520,7 +518,10 @@ def test_a_policy_that_diverges_is_said():
         ({"validation": 0.5, "test": 0.5}, "nothing is left to learn from"),
         ({"level": 0.5}, "level is 0.5; it must be between 0.5 and 1"),
         ({"hidden": (8, 0)}, r"hidden is \(8, 0\)"),
-        ({"estimator": "guess"}, "estimator is 'guess'; use one of weighted_per_decision"),
+        (
+            {"estimator": "guess"},
+            "estimator is 'guess'; use one of importance_sampling, per_decision",
+        ),
     ],
 )
 def test_options_that_cannot_be_are_refused(options, message):

@@ -241,18 +241,10 @@ class Sample:
         return self.rewards
 
     def with_prefix(self, log_prefix: Tensor) -> Self:
-        """The same steps with other prefix weights: bounded, or against a mixture of behaviours.
-
-        Args:
-            log_prefix: `[S]`.
-        """
+        """The same steps with other prefix weights `[S]`: bounded, or against a mixture."""
         changed = replace(self)
         changed.__dict__["_prefix"] = log_prefix
         return changed
-
-    def has_read_prefix(self) -> bool:
-        """Whether `log_prefix` was asked for."""
-        return "log_prefix" in self.__dict__
 
     def against(self, log_prob_sources: Tensor, proportions: Tensor) -> Self:
         """The same steps weighed against the mixture of all behaviours: the balance heuristic.

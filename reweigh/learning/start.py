@@ -165,7 +165,9 @@ def whole_episodes(
         source, steps = Chosen(opened, is_whole), opened.summary().steps
         pieces = opened.stream_episodes(max_steps=at_once)
         counts = [leave_out_unfinished(piece)[1] for piece in pieces]
-        unfinished = Unfinished(*(sum(column) for column in zip(*counts, strict=True)))
+        unfinished = Unfinished(sum(x.episodes for x in counts), sum(x.steps for x in counts))
+    if steps == 0:
+        raise ValueError("the log is empty: there are no episodes to learn from")
     if steps == unfinished.steps:
         raise no_whole_episode(unfinished)
     return source, steps - unfinished.steps, unfinished

@@ -34,7 +34,7 @@ def truncated(recipe: Recipe, *, maximum: float) -> Recipe:
         bounded = truncate(whole, sample.segments, maximum=maximum).log_weights
         changed = sample.with_prefix(with_gradient_of(whole, bounded))
         result = recipe.function(changed, *inputs, **knobs)
-        if not changed.has_read_prefix():
+        if "log_prefix" not in vars(changed):  # the cached property was never asked for
             raise ValueError(
                 f"{recipe.name} does not weigh by Sample.log_prefix, so that no weight of it would "
                 "be truncated: truncate per_decision, weighted_per_decision or a doubly robust "

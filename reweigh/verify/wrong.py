@@ -30,6 +30,6 @@ WRONG: dict[str, Recipe] = {
         ALL["ppo"],
         identity=Identity("trpo", {}, lambda *inputs, **named: ALL["trpo"](*inputs, **named)),
     ),
-    "dapo by the formula of grpo": replace(ALL["dapo"], name="grpo", identity=None),
+    "topr by the formula of rloo": replace(ALL["topr"], name="rloo", identity=None),
 }
 """By what is claimed."""

@@ -73,8 +73,8 @@ MUTATIONS = [
     ("core/reduce.py", "torch.where(nothing, 0.0, total)", "total"),
     ("core/reduce.py", "divisor.detach()", "divisor"),
     ("core/reduce.py", "(segments.lengths == 0) | ", ""),
-    ("core/reduce.py", "segments.total(kept.double())", "segments.lengths.double()"),
-    ("core/reduce.py", "torch.where(kept, objective, 0.0)", "objective"),
+    ("core/reduce.py", "segments.total(kept_steps.double())", "segments.lengths.double()"),
+    ("core/reduce.py", "torch.where(kept_steps, objective, 0.0)", "objective"),
     (
         "core/surrogates/weighted.py",
         "torch.where(advantages == 0, 0.0, weights) * ",
