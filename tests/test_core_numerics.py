@@ -15,11 +15,8 @@ from reweigh.core.segments import Segments
 from reweigh.verify.numerics import random_dyadics
 
 FITTED = {"pareto_smoothed"}  # fits a tail, which takes more where there is more than one episode
-FUNCTIONS = {
-    **PER_STEP,
-    **PER_BATCH,
-    **{f"recipe {name}": partial(loss, name) for name in INPUTS.keys() - FITTED},
-}
+RECIPES = {f"recipe {name}": partial(loss, name) for name in INPUTS if name not in FITTED}
+FUNCTIONS = {**PER_STEP, **PER_BATCH, **RECIPES}
 
 
 class Count(TorchDispatchMode):

@@ -520,7 +520,7 @@ def test_a_policy_that_diverges_is_said():
         ({"hidden": (8, 0)}, r"hidden is \(8, 0\)"),
         (
             {"estimator": "guess"},
-            "estimator is 'guess'; use one of importance_sampling, per_decision",
+            "estimator is 'guess'; use one of importance",
         ),
     ],
 )
