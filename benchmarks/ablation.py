@@ -56,14 +56,14 @@ def main() -> None:
             processes=given.processes,
         )
     )
-    found = {key: figures([next(results) for _ in runs]) for key, runs in asked.items()}
+    cells_by_arm = {key: figures([next(results) for _ in runs]) for key, runs in asked.items()}
     print("| |", " | ".join(f"{name} | median | CPU s" for name in given.environments), "|")
     print("| --- " * (1 + 3 * len(given.environments)) + "|")
     for name in ARMS:
         cells = [
             cell
             for environment in given.environments
-            for cell in found.get((name, environment), ("", "", ""))
+            for cell in cells_by_arm.get((name, environment), ("", "", ""))
         ]
         print(f"| {name} |", " | ".join(cells), "|")
 

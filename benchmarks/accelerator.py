@@ -101,7 +101,7 @@ FUNCTIONS: dict[str, Callable[[Inputs], Tensor]] = {
 
 
 def milliseconds(function: Callable[[Inputs], Tensor], x: Inputs) -> float:
-    """Return the median time of a call, waiting for the device."""
+    """Median time of a call that waits for the device."""
     timer = Timer("function(x)", globals={"function": function, "x": x}, num_threads=THREADS)
     return 1e3 * timer.blocked_autorange(min_run_time=0.5).median
 
@@ -118,8 +118,8 @@ def main() -> None:
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("there is no GPU; --device cpu shows the CPU's times alone")
 
-    here = inputs(given.answers, given.length, "cpu")
-    there = inputs(given.answers, given.length, given.device)
+    on_cpu = inputs(given.answers, given.length, "cpu")
+    on_device = inputs(given.answers, given.length, given.device)
     name = torch.cuda.get_device_name() if given.device.startswith("cuda") else given.device
     print(
         f"{given.answers} answers of up to {given.length} tokens; {name} beside {THREADS} cores; "
@@ -128,10 +128,10 @@ def main() -> None:
     print("| | CPU ms | device ms | largest difference |")
     print("| --- | --- | --- | --- |")
     for label, function in FUNCTIONS.items():
-        expected, found = function(here), function(there).cpu()
+        expected, value = function(on_cpu), function(on_device).cpu()
         scale = expected.abs().max()
-        difference = float((found - expected).abs().max() / scale)
-        times = milliseconds(function, here), milliseconds(function, there)
+        difference = float((value - expected).abs().max() / scale)
+        times = milliseconds(function, on_cpu), milliseconds(function, on_device)
         print(f"| {label} | {times[0]:.1f} | {times[1]:.2f} | {difference:.0e} |", flush=True)
 
 

@@ -1,8 +1,8 @@
 """What estimating the behaviour does to weighted estimates of a value, on logs of a known problem.
 
-    python benchmarks/behaviour.py      # the tables of docs/behaviour.md
+    python benchmarks/behaviour.py      # the tables of docs/behaviour.md; minutes
 
-Each row is a way to come by the behaviour's log-probabilities: as recorded; from the other folds'
+Each row is a source of the behaviour's log-probabilities: as recorded; from the other folds'
 counts, as `counts` gives them and without its correction; from counts of all episodes.
 """
 
@@ -17,7 +17,7 @@ from problems import ending
 from simulated import Problem
 
 from reweigh.behaviour import counts, estimate_behaviour
-from reweigh.behaviour.fitted import ask, log_prob
+from reweigh.behaviour.fitted import distribution, log_prob
 from reweigh.data import Trajectories
 from reweigh.data.episodes import InMemory
 
@@ -26,24 +26,24 @@ LOGS = {50: 2000, 200: 1000, 1000: 400}
 
 
 def log_probs(problem: Problem, log: Trajectories) -> dict[str, np.ndarray]:
-    """By the way they were come by."""
+    """The behaviour's log-probabilities, by where they come from."""
     model = partial(counts, smoothing=1.0)
     behaviour = estimate_behaviour(InMemory(log, problem.schema), model=model)
     fold = behaviour.folds.of_steps(log)
     uncorrected = np.empty(log.steps)
     for k in range(behaviour.folds.count):
-        mine = fold == k
-        policy = ask(behaviour.fitted.policies[k], log.observations[mine])
-        uncorrected[mine] = log_prob(policy, log.actions[mine])
+        of_fold = fold == k
+        policy = distribution(behaviour.fitted.policies[k], log.observations[of_fold])
+        uncorrected[of_fold] = log_prob(policy, log.actions[of_fold])
     return {
         "recorded": log.log_prob_behaviour,
         "cross-fitted": behaviour.log_prob_behaviour(log),
         "uncorrected": uncorrected,
-        "in-sample": log_prob(ask(behaviour.policy, log.observations), log.actions),
+        "in-sample": log_prob(distribution(behaviour.policy, log.observations), log.actions),
     }
 
 
-def estimates(problem: Problem, log: Trajectories, behaviour: np.ndarray) -> list[float]:
+def estimates(problem: Problem, log: Trajectories, behaviour: np.ndarray) -> list[np.floating]:
     """Importance sampling, weighted importance sampling, per-decision; the mean weight."""
     ratios = np.log(problem.target[log.observations, log.actions]) - behaviour
     sums = np.cumsum(ratios)
@@ -57,24 +57,24 @@ def estimates(problem: Problem, log: Trajectories, behaviour: np.ndarray) -> lis
 
 
 def main() -> int:
-    """Print a table for each size of log."""
+    """Prints a table for each size of log."""
     problem = ending()
     value = problem.value()
     for episodes, count in LOGS.items():
-        found: dict[str, list[list[float]]] = {}
+        estimates_by_name: dict[str, list[list[np.floating]]] = {}
         for seed in range(count):
             log = problem.sample(episodes, seed=seed)
             for name, behaviour in log_probs(problem, log).items():
-                found.setdefault(name, []).append(estimates(problem, log, behaviour))
+                estimates_by_name.setdefault(name, []).append(estimates(problem, log, behaviour))
         print(f"{episodes} episodes, {count} logs, value {value:.3f}: bias and root mean square")
         print(f"{'':14}{'IS':>16}{'WIS':>16}{'PDIS':>16}{'mean weight':>14}")
-        for name, rows in found.items():
-            away = np.array(rows) - value
-            errors = "".join(
-                f"{away[:, i].mean():8.3f}{np.sqrt((away[:, i] ** 2).mean()):8.3f}"
+        for name, rows in estimates_by_name.items():
+            errors = np.array(rows) - value
+            columns = "".join(
+                f"{errors[:, i].mean():8.3f}{np.sqrt((errors[:, i] ** 2).mean()):8.3f}"
                 for i in range(3)
             )
-            print(f"{name:14}{errors}{np.array(rows)[:, 3].mean():14.3f}")
+            print(f"{name:14}{columns}{np.array(rows)[:, 3].mean():14.3f}")
     return 0
 
 

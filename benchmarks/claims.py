@@ -24,21 +24,23 @@ from reweigh.learning.config import LearnConfig
 EPISODES, LOGS = 2000, 1000
 
 
-def row(name: str, found: list[Case], problem: Problem) -> str:
+def row(name: str, outcomes: list[Case], problem: Problem) -> str:
     """A line of the table."""
-    shown = np.array([c.shown for c in found])
-    gains = np.array([c.gain for c in found])
+    shown = np.array([c.shown for c in outcomes])
+    gains = np.array([c.gain for c in outcomes])
     share = shown.mean()
-    error = math.sqrt(share * (1 - share) / len(found))
+    error = math.sqrt(share * (1 - share) / len(outcomes))
     true = given = "-"
     if name not in EVERY_CLAIM_IS_FALSE:
         true = f"{(shown & (gains > 0)).mean():.1%}"
         possible = problem.value() - problem.behaviour_value()
         given = f"{gains[shown].mean() / possible:.0%}" if shown.any() else "-"
-    reasons = ", ".join(f"{n} {why}" for why, n in Counter(c.reason for c in found).most_common())
-    epochs = np.mean([c.epochs for c in found])
+    reasons = ", ".join(
+        f"{n} {why}" for why, n in Counter(c.reason for c in outcomes).most_common()
+    )
+    epochs = np.mean([c.epochs for c in outcomes])
     return (
-        f"| {name} | {len(found)} | {share:.1%} ± {error:.1%} | {true} | {given} | {epochs:.0f} "
+        f"| {name} | {len(outcomes)} | {share:.1%} ± {error:.1%} | {true} | {given} | {epochs:.0f} "
         f"| {reasons} |"
     )
 
@@ -64,10 +66,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for name in asked.problems:
         problem = PROBLEMS[name]()
-        found = cases(
+        outcomes = cases(
             problem, config, episodes=asked.episodes, logs=asked.logs, processes=asked.processes
         )
-        print(row(name, list(found), problem), flush=True)
+        print(row(name, list(outcomes), problem), flush=True)
 
 
 if __name__ == "__main__":

@@ -74,25 +74,25 @@ def read(path: Path) -> Iterator[rw.Sample]:
 
 
 def measure(path: Path) -> None:
-    """Evaluate the file and print time and memory as JSON."""
+    """Prints an evaluation of the file, its time and memory as JSON."""
     began, began_cpu = time.perf_counter(), time.process_time()
     answers = estimate(
         partial(read, path),
-        {"weighted_per_decision": weighted_per_decision},
+        {"weighted_per_decision": weighted_per_decision.terms},
         interval=student_t,
         level=0.95,
     )
-    found = answers.estimates["weighted_per_decision"]
+    result = answers.estimates["weighted_per_decision"]
     print(
         json.dumps(
             {
                 "seconds": time.perf_counter() - began,
                 "cpu_seconds": time.process_time() - began_cpu,
                 "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-                "value": found.value,
-                "standard_error": found.standard_error,
-                "effective_sample_size": found.effective_sample_size,
-                "episodes": found.episodes,
+                "value": result.value,
+                "standard_error": result.standard_error,
+                "effective_sample_size": result.effective_sample_size,
+                "episodes": result.episodes,
             }
         )
     )
@@ -113,13 +113,13 @@ def main() -> None:
         command = [sys.executable, __file__, "--measure", str(path)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         size = path.stat().st_size
-    found = json.loads(done.stdout)
-    print(f"{arguments.steps:,} steps in {found['episodes']:,} episodes, {size / 1e9:.1f} GB")
-    print(f"weighted per-decision: {found['value']:.5f} ± {found['standard_error']:.5f}")
-    print(f"effective sample size {found['effective_sample_size']:,.0f} episodes")
-    print(f"{arguments.steps / found['seconds'] / 1e6:.1f} million steps a second")
-    print(f"{found['cpu_seconds'] / arguments.steps * 1e9:.0f} ns of processor time a step")
-    print(f"{found['megabytes']:,.0f} MB at most")
+    result = json.loads(done.stdout)
+    print(f"{arguments.steps:,} steps in {result['episodes']:,} episodes, {size / 1e9:.1f} GB")
+    print(f"weighted per-decision: {result['value']:.5f} ± {result['standard_error']:.5f}")
+    print(f"effective sample size {result['effective_sample_size']:,.0f} episodes")
+    print(f"{arguments.steps / result['seconds'] / 1e6:.1f} million steps a second")
+    print(f"{result['cpu_seconds'] / arguments.steps * 1e9:.0f} ns of processor time a step")
+    print(f"{result['megabytes']:,.0f} MB at most")
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ class Check(BaseCallback):
 
 
 def greedy_return(model: Any, environment: str, *, seed: int) -> float:
-    """Return the mean return of the policy's mode; its statistics stay as training left them."""
+    """Mean return of the policy's mode; its statistics stay as training left them."""
     normalise = getattr(model.get_vec_normalize_env(), "normalize_obs", np.asarray)
     returns = np.zeros(EPISODES)
     playing = []  # (environment, episode, observation)
@@ -221,7 +221,7 @@ def measure(algorithm: str, environment: str, seed: int, steps: int) -> Result:
 
 
 def measure_reweigh(python: Path, environment: str, seed: int) -> Result:
-    """Run `sample_efficiency.py` in the environment that reweigh is installed in."""
+    """Runs `sample_efficiency.py` in the environment that reweigh is installed in."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.parquet"
         command = [python, ROOT / "benchmarks/sample_efficiency.py", "--environments", environment]
@@ -244,7 +244,7 @@ def main() -> None:
         help="the Python that reweigh is installed for",
     )
     given = parser.parse_args()
-    if not given.reweigh_python.exists():  # found out now, not after minutes of PPO
+    if not given.reweigh_python.exists():  # refused now, not after minutes of PPO
         parser.error(f"{given.reweigh_python} is not there; `make compare` installs it")
 
     torch.set_num_threads(1)

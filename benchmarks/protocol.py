@@ -78,7 +78,7 @@ def read(path: Path) -> list[Result]:
 
 
 def write(path: Path, results: Iterable[Result]) -> None:
-    """Replace a table as a whole, sorted, so that a run that is stopped leaves the last one."""
+    """Writes a table anew, sorted; a run that is stopped leaves the last one."""
     schema = pa.schema(
         [
             *((name, pa.string()) for name in ("learner", "environment")),
@@ -123,8 +123,8 @@ def markdown(results: Sequence[Result]) -> str:
         "| median | CPU s |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for (environment, learner, options), mine in rows.items():
-        steps, middle, cpu = figures(mine)
+    for (environment, learner, options), runs in rows.items():
+        steps, middle, cpu = figures(runs)
         threshold = TASKS[environment].threshold
         lines.append(
             f"| {environment} ({threshold:g}) | {learner} | `{options}` | {steps} | {middle} "

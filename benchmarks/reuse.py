@@ -27,21 +27,23 @@ Figure = Callable[[Result], float]
 
 
 def steps(result: Result) -> float:
-    """Return how many steps it needed, or the steps it gave up at."""
+    """Steps to the threshold, or the steps at which the run gave up."""
     return result.steps_to_threshold or result.steps
 
 
 def cpu_seconds(result: Result) -> float:
-    """Return how many seconds of training it needed, or took until it gave up."""
+    """Seconds of training to the threshold, or until the run gave up."""
     return result.cpu_seconds
 
 
 def paint(
-    axes: "Axes", found: dict[tuple[str, int], list[Result]], figure: Figure, label: str
+    axes: "Axes", results_by_arm: dict[tuple[str, int], list[Result]], figure: Figure, label: str
 ) -> None:
     """Draw the median of a figure over `reuse`, each environment relative to no reuse."""
-    for colour, environment in zip(COLOURS, dict.fromkeys(name for name, _ in found), strict=False):
-        middles = [statistics.median(map(figure, found[environment, k])) for k in REUSE]
+    for colour, environment in zip(
+        COLOURS, dict.fromkeys(name for name, _ in results_by_arm), strict=False
+    ):
+        middles = [statistics.median(map(figure, results_by_arm[environment, k])) for k in REUSE]
         relative = [middle / middles[0] for middle in middles]
         axes.plot(REUSE, relative, "o-", color=colour, markersize=4, label=environment)
     axes.axhline(1, color=svg.MUTED, linewidth=1, linestyle=(0, (4, 3)))
@@ -77,10 +79,10 @@ def main() -> None:
     }
     flat = [each for runs in asked.values() for each in runs]
     results = iter(measured(flat, table=given.table, processes=given.processes))
-    found = {key: [next(results) for _ in runs] for key, runs in asked.items()}
+    results_by_arm = {key: [next(results) for _ in runs] for key, runs in asked.items()}
     print("| environment | `--reuse` | steps, each seed | median | CPU s |")
     print("| --- | --- | --- | --- | --- |")
-    for (environment, k), runs in found.items():
+    for (environment, k), runs in results_by_arm.items():
         print(f"| {environment} | {k} |", " | ".join(figures(runs)), "|")
     if given.out is None:
         return
@@ -90,7 +92,7 @@ def main() -> None:
     ]
     for name, figure, label in pictures:
         picture = svg.draw(
-            partial(paint, found=found, figure=figure, label=label),
+            partial(paint, results_by_arm=results_by_arm, figure=figure, label=label),
             name=name,
             label=f"{label} to the threshold over --reuse, relative to no reuse",
             width=WIDTH,

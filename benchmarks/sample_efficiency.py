@@ -46,8 +46,8 @@ class Asked:
         """After how many steps it gives up."""
         return self.steps or TASKS[self.environment].give_up
 
-    def found_in(self, result: Result) -> Result | None:
-        """Return what a run tells of this one: None if it gave up too soon to tell."""
+    def answered_by(self, result: Result) -> Result | None:
+        """What a run says of this one; None if it gave up too soon."""
         reached = result.steps_to_threshold
         if reached is None:
             return result if result.steps >= self.limit else None
@@ -65,7 +65,7 @@ class Asked:
 
 
 def written(options: dict[str, object]) -> str:
-    """Return options as a table has them."""
+    """Options as a table has them."""
     return json.dumps(options, sort_keys=True)
 
 
@@ -105,7 +105,7 @@ def _train(asked: Asked) -> Result:
             print(*asked.key, error, file=sys.stderr)  # it did not get there
     last = history[-1]
     checks = [(p.steps, r) for p in history if (r := p.evaluation_return) is not None]
-    reached = [steps for steps, found in checks if found >= task.threshold]
+    reached = [steps for steps, value in checks if value >= task.threshold]
     return Result(
         learner=asked.learner,
         environment=asked.environment,
@@ -116,14 +116,14 @@ def _train(asked: Asked) -> Result:
         seconds=round(last.seconds, 2),
         cpu_seconds=round(last.cpu_seconds, 2),
         checked_at=tuple(steps for steps, _ in checks),
-        returns=tuple(found for _, found in checks),
+        returns=tuple(value for _, value in checks),
     )
 
 
 def measured(asked: list[Asked], *, table: Path | None, processes: int) -> list[Result]:
-    """Return the result of each run, in this order; runs that the table has are not run again."""
+    """The result of each run, in this order; runs that the table has are not run again."""
     done = {result.key: result for result in ([] if table is None else read(table))}
-    missing = [e for e in asked if e.key not in done or e.found_in(done[e.key]) is None]
+    missing = [e for e in asked if e.key not in done or e.answered_by(done[e.key]) is None]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for job in as_completed([pool.submit(measure, each) for each in missing]):
             result = job.result()
@@ -131,8 +131,8 @@ def measured(asked: list[Asked], *, table: Path | None, processes: int) -> list[
             print(*result.key, result.steps_to_threshold or "-", file=sys.stderr, flush=True)
             if table is not None:
                 write(table, done.values())
-    found = [each.found_in(done[each.key]) for each in asked]
-    return [result for result in found if result is not None]
+    answers = [each.answered_by(done[each.key]) for each in asked]
+    return [result for result in answers if result is not None]
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ CHOOSING = [0, 1, 2]
 
 
 def score(results: list[Result], *, limit: int) -> tuple[float, float]:
-    """Return the median and the mean number of steps; less is better."""
+    """Median and mean number of steps; less is better."""
     steps = [result.steps_to_threshold or math.inf for result in results]
     steps = [min(each, limit) for each in steps]
     return statistics.median(steps), statistics.fmean(steps)

@@ -19,14 +19,14 @@ def main() -> None:
         problem = make()
         if not isinstance(problem, Problem):
             continue
-        found = variances(problem)
+        of_estimators = variances(problem)
         if heads is None:
-            heads = list(found)
+            heads = list(of_estimators)
             print("| problem | V target | V behaviour | E[W²] | " + " | ".join(heads) + " |")
             print("| --- " * (len(heads) + 4) + "|")
         squared = Model.of(problem).trajectory_squares()[0]
-        numbers = problem.value(), problem.behaviour_value(), squared, *found.values()
-        shown = [f"{x:.4g}" for x in numbers] + [""] * (len(heads) - len(found))
+        numbers = problem.value(), problem.behaviour_value(), squared, *of_estimators.values()
+        shown = [f"{x:.4g}" for x in numbers] + [""] * (len(heads) - len(of_estimators))
         print(f"| {problem.name} | " + " | ".join(shown) + " |")
 
 

@@ -20,7 +20,7 @@ def variances(problem: Problem) -> dict[str, float]:
     """
     model = Model.of(problem)
     value, squares = model.value, model.trajectory_squares()
-    found = {
+    by_estimator = {
         "behaviour": model.variance(on_policy=True),
         "importance_sampling": squares[2] - value**2,
         "per_decision": model.variance(),
@@ -28,8 +28,8 @@ def variances(problem: Problem) -> dict[str, float]:
         "weighted_per_decision": model.variance(centred=True),
     }
     if problem.states_are_seen:
-        found |= {"doubly_robust": model.doubly_robust(), "marginal": model.marginal()}
-    return found
+        by_estimator |= {"doubly_robust": model.doubly_robust(), "marginal": model.marginal()}
+    return by_estimator
 
 
 @dataclass(frozen=True, eq=False)

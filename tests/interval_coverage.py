@@ -97,11 +97,11 @@ def intervals_of(
             "hoeffding": partial(intervals.hoeffding, **known),
             "empirical_bernstein": partial(intervals.empirical_bernstein, **known),
         }
-    found = {"normal": intervals.normal, "student_t": intervals.student_t}
+    applicable = {"normal": intervals.normal, "student_t": intervals.student_t}
     if estimator == "weighted_per_decision":
         for f in (intervals.bootstrap, intervals.bias_corrected_bootstrap):
-            found[f.__name__] = partial(f, resamples=resamples)
-    return found
+            applicable[f.__name__] = partial(f, resamples=resamples)
+    return applicable
 
 
 def return_range(problem: Problem) -> tuple[float, float]:
@@ -167,16 +167,16 @@ def measure(
     """
     torch.set_num_threads(1)
     problem = PROBLEMS[name]()
-    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    rows_by_key: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     truths = {"behaviour": problem.behaviour_value()}
     asked = {
-        one: (f, intervals_of(one, problem, resamples=resamples), truths.get(one, problem.value()))
-        for one, f in estimators(problem, episodes).items()
-        if not chosen or one in chosen
+        key: (f, intervals_of(key, problem, resamples=resamples), truths.get(key, problem.value()))
+        for key, f in estimators(problem, episodes).items()
+        if not chosen or key in chosen
     }
     for sample in samples(problem, episodes, logs):
         seen: dict[int, tuple[Tensor | None, bool]] = {}  # the weights of most are the same
-        for one, (estimator, its_intervals, truth) in asked.items():
+        for key, (estimator, its_intervals, truth) in asked.items():
             terms = estimator(sample)
             weights = terms.diagnosed
             if id(weights) not in seen:
@@ -184,20 +184,22 @@ def measure(
             rests_on, doubtful = evidence(terms), seen[id(weights)][1]
             for kind, interval in its_intervals.items():
                 low, high = interval(rests_on, LEVEL)
-                found.setdefault((one, kind), []).append((low - truth, high - truth, doubtful))
-    return {key: np.array(rows) for key, rows in found.items()}
+                rows_by_key.setdefault((key, kind), []).append(
+                    (low - truth, high - truth, doubtful)
+                )
+    return {key: np.array(rows) for key, rows in rows_by_key.items()}
 
 
-def summary(name: str, episodes: int, estimator: str, kind: str, found: np.ndarray) -> Coverage:
+def summary(name: str, episodes: int, estimator: str, kind: str, rows: np.ndarray) -> Coverage:
     """A row of the table, from `measure`."""
-    low, high, doubtful = found.T
+    low, high, doubtful = rows.T
     holds, believed = (low <= 0) & (high >= 0), doubtful == 0
     return Coverage(
         name,
         episodes,
         estimator,
         kind,
-        len(found),
+        len(rows),
         float(holds.mean()),
         float((low > 0).mean()),
         float((high < 0).mean()),

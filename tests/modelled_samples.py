@@ -156,9 +156,9 @@ def _trajectories(state, times, behaviour):
 @cache
 def population(behaviour=BEHAVIOUR):
     """The population of a behaviour, in quarters by state and action, as a log."""
-    found = [x for state in (0, 1) for x in _trajectories(state, HORIZON, behaviour)]
-    common = math.gcd(*[x[1] for x in found])
-    repeated = [x for x in found for _ in range(x[1] // common)]
+    trajectories = [x for state in (0, 1) for x in _trajectories(state, HORIZON, behaviour)]
+    common = math.gcd(*[x[1] for x in trajectories])
+    repeated = [x for x in trajectories for _ in range(x[1] // common)]
     steps = torch.tensor([step for x in repeated for step in x[0]])
     chances = torch.tensor(behaviour).double() / 4
     log = logged(

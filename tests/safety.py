@@ -141,7 +141,7 @@ class Case:
 
 
 def case(problem: Problem, config: LearnConfig, episodes: int, seed: int) -> Case:
-    """Sample a log and learn from it."""
+    """What comes of learning from one log."""
     torch.set_num_threads(1)
     log = problem.sample(episodes, seed=seed)
     config = replace(config, seed=seed, discount=problem.discount)

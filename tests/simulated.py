@@ -35,7 +35,7 @@ class GaussianPolicy(nn.Module):
         self.deviation = deviation
 
     def forward(self, observations: Tensor) -> Independent:
-        """Return an Independent Normal with batch shape `[B]` and event shape `[actions]`."""
+        """An Independent Normal with batch shape `[B]` and event shape `[actions]`."""
         normal = Normal(observations @ self.gain.T, self.deviation, validate_args=False)
         return Independent(normal, 1, validate_args=False)
 

@@ -21,7 +21,7 @@ import numpy as np
 from golden_estimators import prefix
 from golden_numerics import numerics_entry
 from golden_problems import LOGITS, Entry, exact_tables, problem_entry
-from golden_process import Array, log_softmax
+from golden_process import log_softmax
 
 SHIPPED = Path(__file__).parents[1] / "reweigh" / "golden.json"
 TOLERANCE = 1e-12
@@ -126,8 +126,8 @@ def check(path: Path) -> int:
     return 1 if wrong else 0
 
 
-def rounded(x: Array) -> Array:
-    """Parameters have six digits after the point."""
+def rounded(x: Any) -> Any:
+    """Numbers with six digits after the point, as parameters have."""
     return np.round(x, 6)
 
 

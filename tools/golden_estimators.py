@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from golden_process import Array, Paths, Process
@@ -232,17 +233,25 @@ def doubly_robust_gradients(x: Paths, ratios: Array, exact: Exact) -> Array:
     return d_later
 
 
+class PowerMean(NamedTuple):
+    """`alpha_j N/n_j w / ((1 - lambda_j) + lambda_j w)`."""
+
+    share: Array
+    """`lambda_j`."""
+    proportion: Array
+    """`alpha_j`."""
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Several behaviours, each of which samples a number of trajectories."""
 
     names: list[str]
     counts: Array
-    share: Array | None = None
-    """`lambda_j` of the power mean; `alpha_j` is `proportion`."""
-    proportion: Array | None = None
-    paper_share: Array | None = None
-    paper_proportion: Array | None = None
+    given: PowerMean | None = None
+    """With the shares that the file gives."""
+    paper: PowerMean | None = None
+    """With the shares of the paper, from exact second moments."""
 
 
 def mixture_coefficients(x: Paths, source: Array, mixture: Mixture, exact: Exact) -> dict:
@@ -258,23 +267,23 @@ def mixture_coefficients(x: Paths, source: Array, mixture: Mixture, exact: Exact
         mixed += fraction * prefix(chances)
     b = prefix(target) / mixed
     pdis, trajectory = to_go(d * b * r, 1.0), d * b[:, -1:] * g
-    if mixture.share is None:
+
+    def power(mean: PowerMean) -> Array:
+        scale = (mean.proportion / fractions)[source][:, None]
+        share = mean.share[source][:, None]
+        return scale * w / ((1 - share) + share * w)
+
+    if mixture.given is None or mixture.paper is None:
         formulas = {"mix_def_pdis": pdis, "mix_def_traj": trajectory}
     else:
-        scale = (mixture.proportion / fractions)[source][:, None]
-        share = mixture.share[source][:, None]
-        paper_scale = (mixture.paper_proportion / fractions)[source][:, None]
-        paper_share = mixture.paper_share[source][:, None]
-        power = scale * w / ((1 - share) + share * w)
-        paper = paper_scale * w / ((1 - paper_share) + paper_share * w)
         formulas = {
             "mix_src_seed_gt": d * w * g,
             "mix_src_pdis": to_go(d * w * r, 1.0),
             "mix_bh_seed_gt": d * b * g,
             "mix_bh_pdis": pdis,
             "mix_bh_traj": trajectory,
-            "mix_pm_traj": d * power[:, -1:] * g,
-            "mix_pm_traj_paper": d * paper[:, -1:] * g,
-            "mix_pm_pdis": to_go(d * power * r, 1.0),
+            "mix_pm_traj": d * power(mixture.given)[:, -1:] * g,
+            "mix_pm_traj_paper": d * power(mixture.paper)[:, -1:] * g,
+            "mix_pm_pdis": to_go(d * power(mixture.given) * r, 1.0),
         }
     return {name: np.where(x.mask, c, 0.0) for name, c in formulas.items()}

@@ -6,6 +6,7 @@ import numpy as np
 from golden_estimators import (
     Exact,
     Mixture,
+    PowerMean,
     coefficients,
     cut_coefficients,
     doubly_robust,
@@ -107,7 +108,10 @@ def mixture_of(given: Entry, second_moments: Entry) -> Mixture:
     share = np.minimum(1.0, np.sqrt(4 * np.log(1 / 0.2) / (3 * counts.sum() * moments)))
     proportion = moments**-0.5 / (moments**-0.5).sum()
     return Mixture(
-        names, counts, np.array(given["pm_lambda"]), np.array(given["pm_alpha"]), share, proportion
+        names,
+        counts,
+        PowerMean(np.array(given["pm_lambda"]), np.array(given["pm_alpha"])),
+        PowerMean(share, proportion),
     )
 
 

@@ -239,11 +239,11 @@ def mixture_batch(given: Entry, exact: Exact, poison: Entry, second_moments: Ent
         "logp_src": [log_chances(x, policies[name], poison["logp_src"]) for name in mixture.names],
         "results": {name: result(name, x, c, exact) for name, c in named.items()},
     }
-    if mixture.share is None:
+    if mixture.given is None or mixture.paper is None:
         return entry
     return entry | {
-        "pm_lambda": mixture.share,
-        "pm_alpha": mixture.proportion,
-        "pm_paper_lambda": mixture.paper_share,
-        "pm_paper_alpha": mixture.paper_proportion,
+        "pm_lambda": mixture.given.share,
+        "pm_alpha": mixture.given.proportion,
+        "pm_paper_lambda": mixture.paper.share,
+        "pm_paper_alpha": mixture.paper.proportion,
     }
