@@ -225,7 +225,11 @@ RECIPES = [
     (MISMATCH, "minimum=minimum, maximum=maximum", "minimum=0.0, maximum=1e9"),
     (MISMATCH, "clip=clip,", "clip=9.0,"),
     # what all of them share
-    (COMPOSING, "with_gradient_of(whole, bounded)), *inputs", "whole), *inputs"),
+    (
+        COMPOSING,
+        "sample.with_prefix(with_gradient_of(whole, bounded))",
+        "sample.with_prefix(whole)",
+    ),
     (COMPOSING, "return bounded.detach() + change", "return bounded"),
     (COMPOSING, "sample.discount_from_start * continuation", "continuation"),
     (RECIPE, "-totals(terms).value", "totals(terms).value"),
