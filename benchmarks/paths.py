@@ -192,7 +192,14 @@ def main() -> None:
         return
     for name in JOBS:
         command = [sys.executable, __file__, "--job", name]
-        run = subprocess.run(command, capture_output=True, text=True)
+        # Without a terminal: a display that asks for one would stop a job in the background.
+        run = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            start_new_session=True,
+        )
         if run.returncode:
             sys.exit(f"{name}: {run.stderr}")
         files: dict[str, int] = json.loads(run.stdout.splitlines()[-1])
