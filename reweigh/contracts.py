@@ -204,3 +204,15 @@ def require_groups(name: str, x: Tensor, count: int) -> None:
             f"{name} must lie in [0, {count}), got {int(x.min())} to {int(x.max())}: number the "
             "groups from 0 (torch.unique with return_inverse) and pass how many there are"
         )
+
+
+def one_line(error: Exception, *, typed: bool = False, most: int | None = None) -> str:
+    """What an error says, in one line.
+
+    Args:
+        error: The error.
+        typed: Whether to begin with its type; others' errors often say little without.
+        most: The most characters; None for all.
+    """
+    text = f"{type(error).__name__}: {error}" if typed else str(error)
+    return " ".join(text.split())[:most]

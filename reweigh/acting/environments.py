@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from reweigh.acting.policy import policy_of
 from reweigh.acting.spaces import MixedRow, with_flat_spaces
 from reweigh.acting.vector import ArrayVectorEnv
+from reweigh.contracts import one_line
 from reweigh.data.schema import ArraySpec, TrajectorySchema
 
 RAISED = "reweigh.raised"
@@ -44,13 +45,13 @@ def make(environment: str, *, memory: int = 1) -> gym.Env:
             f"{environment} needs a package that is not here; {_install(environment)}"
         ) from None
     except gym.error.Error as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(
             f"{environment!r} is not an environment that Gymnasium knows: {reason} "
             "An environment of your own is named `module:id`, its module registering the id."
         ) from None
     except Exception as error:  # foreign code: anything may come out of it
-        raise ValueError(f"{environment} cannot be made: {_one_line(error)}") from error
+        raise ValueError(f"{environment} cannot be made: {one_line(error, typed=True)}") from error
     env = with_flat_spaces(env, environment)
     if memory == 1:
         return env
@@ -69,10 +70,6 @@ def _install(environment: str) -> str:
         if f".{extra}" in entry_point:
             return f'pip install "reweigh[{extra}]"'
     return f"install the package that provides {entry_point!r}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def schema(environment: str, env: gym.Env) -> TrajectorySchema:
@@ -151,7 +148,9 @@ class Guarded(gym.Wrapper):
         try:
             observation, info = self.env.reset(seed=seed, options=options)
         except Exception as error:  # foreign code: anything may come out of it
-            raise ValueError(f"the environment raised in reset: {_one_line(error)}") from error
+            raise ValueError(
+                f"the environment raised in reset: {one_line(error, typed=True)}"
+            ) from error
         self._observation = _copied(observation)
         return self._observation, info
 
@@ -160,7 +159,7 @@ class Guarded(gym.Wrapper):
         try:
             observation, *rest = self.env.step(action)
         except Exception as error:  # foreign code: anything may come out of it
-            return self._observation, 0.0, False, True, {RAISED: _one_line(error)}
+            return self._observation, 0.0, False, True, {RAISED: one_line(error, typed=True)}
         self._observation = _copied(observation)
         return self._observation, *rest
 

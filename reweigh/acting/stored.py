@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from reweigh.acting.policy import build
+from reweigh.contracts import one_line
 from reweigh.data.policies import PolicyStore
 
 
@@ -68,7 +69,9 @@ def _named_policy(module: str, name: str) -> nn.Module:
             f"{module}:{name}: no module named {error.name!r}; is it importable from this folder?"
         ) from None
     except Exception as error:  # foreign code: anything may come out of it
-        raise ValueError(f"{module} cannot be imported: {_one_line(error)}") from error
+        raise ValueError(
+            f"{module} cannot be imported: {one_line(error, typed=True, most=300)}"
+        ) from error
     if not hasattr(imported, name):
         raise ValueError(f"{module}:{name}: {module} has no {name!r}")
     policy = getattr(imported, name)
@@ -78,7 +81,7 @@ def _named_policy(module: str, name: str) -> nn.Module:
         except Exception as error:  # foreign code: anything may come out of it
             raise ValueError(
                 f"{module}:{name} is neither a torch.nn.Module nor a function without arguments "
-                f"that makes one: {_one_line(error)}"
+                f"that makes one: {one_line(error, typed=True, most=300)}"
             ) from error
     if not isinstance(policy, nn.Module):
         raise ValueError(
@@ -86,7 +89,3 @@ def _named_policy(module: str, name: str) -> nn.Module:
             "observations to a torch.distributions.Distribution"
         )
     return policy.eval()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent
 
+from reweigh.contracts import one_line
 from reweigh.data.batch import Batch
 from reweigh.data.schema import TrajectorySchema
 
@@ -57,15 +58,15 @@ def act(policy: nn.Module, observations: Tensor) -> Distribution:
         distribution = policy(observations)
     except Exception as error:  # foreign code: anything may come out of it
         if "invalid values" in str(error):  # torch.distributions' word for NaN
-            detail = _one_line(error).split(", but found")[0]
+            detail = one_line(error, most=200).split(", but found")[0]
             raise ValueError(
                 "the policy gives its distribution NaN, or numbers that cannot be, for the log's "
                 f"observations: {detail}; it is damaged or has diverged"
             ) from error
         raise ValueError(
             f"the policy cannot be given the log's observations, {observations.dtype} "
-            f"{list(observations.shape[1:])} each: {_one_line(error)}; is it a policy of this "
-            "environment?"
+            f"{list(observations.shape[1:])} each: {one_line(error, most=200)}; is it a policy of "
+            "this environment?"
         ) from error
     if not isinstance(distribution, Distribution):
         raise ValueError(
@@ -86,13 +87,9 @@ def _log_prob(distribution: Distribution, actions: Tensor) -> Tensor:
     except Exception as error:  # foreign code: anything may come out of it
         raise ValueError(
             f"the policy cannot tell how likely the log's actions are, {actions.dtype} "
-            f"{list(actions.shape[1:])} each: {_one_line(error)}; is it a policy of this "
+            f"{list(actions.shape[1:])} each: {one_line(error, most=200)}; is it a policy of this "
             "environment?"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def require_choices(policy: nn.Module, schema: TrajectorySchema) -> None:

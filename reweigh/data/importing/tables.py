@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from pyarrow import compute as pc
 
+from reweigh.contracts import one_line
 from reweigh.data.importing.columns import floats_for_integers, is_list, is_text, is_time, numbers
 from reweigh.data.importing.layout import USUAL, Layout, Source, columns_of, names_in
 from reweigh.data.importing.lists import list_source
@@ -278,7 +279,7 @@ def readable(place: str | Path, kind: str) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
-        text = " ".join(str(error).split())
+        text = one_line(error)
         if "UTF8" in text:
             raise not_utf8(place) from None
         raise UnreadableError(f"{place} cannot be read as {kind}: {text}") from None
